@@ -1,0 +1,43 @@
+// What one instruction-set level provides: the same functions, compiled for it.
+#pragma once
+
+#include <cstdint>
+
+#include "loop.hpp"
+#include "types.hpp"
+
+namespace einstride {
+
+// c[i*c_row + j] (+)= sum over p of a[i*a_row + p*a_col] * b[p*b_row + j], for i < rows, j < nr.
+// Strides count elements. `add` keeps what c holds.
+using TileFn = void (*)(std::int64_t k, const void* a, std::int64_t a_row, std::int64_t a_col, const void* b,
+                        std::int64_t b_row, void* c, std::int64_t c_row, bool add);
+
+inline constexpr int max_tile_rows = 14;
+
+struct Tile {
+    int rows;                         // the tallest tile that fits the registers
+    int columns;                      // elements of the compute type
+    TileFn run[max_tile_rows + 1];    // run[r] computes r rows
+};
+
+// dst[r*ld + c] = the element at src + rows.at[r] + cols.at[c], converted to the compute type.
+using PackFn = void (*)(void* dst, std::int64_t ld, const char* src, const Offsets& rows, const Offsets& cols);
+
+// The element at dst + rows.at[r] + cols.at[c] = src[r*ld + c], rounded once to the storage type.
+using StoreFn = void (*)(char* dst, const Offsets& rows, const Offsets& cols, const void* src, std::int64_t ld);
+
+struct FusedKernels;  // fused.hpp
+
+struct Level {
+    const char* name;
+    Tile tile[acc_count];                   // i16, i32, i64, f32, f64; complex uses the real ones
+    PackFn pack[dtype_count][acc_count];    // nullptr where the conversion is not a safe one
+    StoreFn store[dtype_count];             // from acc_of(type)
+    const FusedKernels* fused;
+};
+
+// The best level this processor runs, or the one EINSTRIDE_LEVEL names when it is lower.
+const Level& level();
+
+}  // namespace einstride

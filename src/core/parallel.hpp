@@ -1,0 +1,35 @@
+// One pool of threads for the whole process, and the scratch memory of each thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace einstride {
+
+// Asked now and then, by the calling thread only, while long work runs: true means stop.
+struct Monitor {
+    bool (*poll)(void* context) = nullptr;
+    void* context = nullptr;
+};
+
+// Calls body(context, task) for every task in [0, tasks), on the pool's threads and the caller's.
+// Tasks are handed out one by one, so which thread runs a task is not fixed: a body's result may
+// depend on its task only, never on the thread. Returns false when the monitor stopped the work.
+// With one task, one thread, or a pool that is busy with another caller's work, everything runs in the caller.
+// An exception thrown by a body (std::bad_alloc) stops the work and is rethrown in the caller.
+bool parallel_for(std::int64_t tasks, void (*body)(void* context, std::int64_t task), void* context,
+                  const Monitor& monitor);
+
+int num_threads();
+void set_num_threads(int count);  // count >= 1
+
+// This thread's scratch memory: at least `bytes`, aligned to 64, kept and reused by later calls of the
+// same thread; contents are undefined. Throws std::bad_alloc.
+char* scratch(std::size_t bytes);
+
+// Bytes of scratch and workspace held now, and the most held since reset_memory_peak().
+std::int64_t memory_held();
+std::int64_t memory_peak();
+void reset_memory_peak();
+
+}  // namespace einstride
