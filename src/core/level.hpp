@@ -8,7 +8,7 @@
 
 namespace einstride {
 
-// c[i*c_row + j] (+)= sum over p of a[i*a_row + p*a_col] * b[p*b_row + j], for i < rows, j < nr.
+// c[i*c_row + j] (+)= sum over p of a[i*a_row + p*a_col] * b[p*b_row + j], for i < rows, j < columns.
 // Strides count elements. `add` keeps what c holds.
 using TileFn = void (*)(std::int64_t k, const void* a, std::int64_t a_row, std::int64_t a_col, const void* b,
                         std::int64_t b_row, void* c, std::int64_t c_row, bool add);
@@ -16,9 +16,9 @@ using TileFn = void (*)(std::int64_t k, const void* a, std::int64_t a_row, std::
 inline constexpr int max_tile_rows = 14;
 
 struct Tile {
-    int rows;                         // the tallest tile that fits the registers
-    int columns;                      // elements of the compute type
-    TileFn run[max_tile_rows + 1];    // run[r] computes r rows
+    int rows;                            // the tallest tile that fits the registers
+    int lanes;                           // elements of the compute type in a vector
+    TileFn run[2][max_tile_rows + 1];    // run[v - 1][r] computes r rows of v vectors
 };
 
 // dst[r*ld + c] = the element at src + rows.at[r] + cols.at[c], converted to the compute type.
@@ -27,6 +27,9 @@ using PackFn = void (*)(void* dst, std::int64_t ld, const char* src, const Offse
 // The element at dst + rows.at[r] + cols.at[c] = src[r*ld + c], rounded once to the storage type.
 using StoreFn = void (*)(char* dst, const Offsets& rows, const Offsets& cols, const void* src, std::int64_t ld);
 
+// Rewrites `rows` packed rows of `ld` complex numbers as twice as many rows of real ones.
+using ExpandFn = void (*)(void* dst, const void* src, std::int64_t rows, std::int64_t ld);
+
 struct FusedKernels;  // fused.hpp
 
 struct Level {
@@ -34,8 +37,23 @@ struct Level {
     Tile tile[acc_count];                   // i16, i32, i64, f32, f64; complex uses the real ones
     PackFn pack[dtype_count][acc_count];    // nullptr where the conversion is not a safe one
     StoreFn store[dtype_count];             // from acc_of(type)
+    ExpandFn expand_left[2];                // c64, c128
+    ExpandFn expand_right[2];
     const FusedKernels* fused;
 };
+
+namespace portable {
+const Level& level();
+}
+namespace avx2 {
+const Level& level();
+}
+namespace avx512 {
+const Level& level();
+}
+namespace neon {
+const Level& level();
+}
 
 // The best level this processor runs, or the one EINSTRIDE_LEVEL names when it is lower.
 const Level& level();

@@ -1,0 +1,2 @@
+#define EINSTRIDE_LEVEL avx2
+#include "level.inc"

@@ -1,0 +1,2 @@
+#define EINSTRIDE_LEVEL avx512
+#include "level.inc"

@@ -1,0 +1,2 @@
+#define EINSTRIDE_LEVEL neon
+#include "level.inc"

@@ -1,0 +1,2 @@
+#define EINSTRIDE_LEVEL portable
+#include "level.inc"
