@@ -1,0 +1,142 @@
+"""A Problem: an expression with extents, and where each label lies in each operand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from .errors import ShapeError, SizeError, pointed
+from .expression import Expression, Label, Shape, spell
+
+INT64_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An expression bound to shapes: ``extents[label]`` is the number of values the label takes."""
+
+    expression: Expression
+    extents: tuple[int, ...]
+    shapes: tuple[Shape, ...]
+
+
+def bind(expression: Expression, shapes: Sequence[Shape]) -> Problem:
+    """Give every label its extent. An axis of extent 1 stretches to what the label is elsewhere.
+
+    Raises:
+        ShapeError: two axes give a label different extents.
+
+    >>> from .expression import parse
+    >>> bind(parse("ij,jk->ik", (2, 2)), ((3, 4), (4, 5))).extents
+    (3, 4, 5)
+    """
+    extents = [1] * len(expression.names)
+    for number, (term, shape) in enumerate(zip(expression.inputs, shapes, strict=True)):
+        for axis, (label, extent) in enumerate(zip(term, shape, strict=True)):
+            if extents[label] == 1:
+                extents[label] = extent
+            elif extent != 1 and extent != extents[label]:
+                raise ShapeError(_clash_message(expression, shapes, number, axis, stretch=True))
+        if len(set(term)) < len(term):
+            # A diagonal needs equal axes: extent 1 stretches between operands, not within one.
+            for axis, label in enumerate(term):
+                if shape[axis] != shape[term.index(label)]:
+                    raise ShapeError(_clash_message(expression, shapes, number, axis, stretch=False))
+    return Problem(expression, tuple(extents), tuple(tuple(shape) for shape in shapes))
+
+
+def terms(problem: Problem) -> tuple[tuple[Label, ...], ...]:
+    """Per operand the distinct labels it varies along, sorted: broadcast axes are left out.
+
+    >>> from .expression import parse
+    >>> terms(bind(parse("iij,kj->k", (3, 2)), ((2, 2, 5), (3, 1))))
+    ((0, 1), (2,))
+    """
+    extents = problem.extents
+    return tuple(
+        tuple(sorted({label for label, extent in zip(term, shape, strict=True) if extent == extents[label]}))
+        for term, shape in zip(problem.expression.inputs, problem.shapes, strict=True)
+    )
+
+
+def axis_strides(problem: Problem, operand: int, strides: Sequence[int]) -> dict[Label, int]:
+    """The stride of each label in one operand, in the unit of ``strides``.
+
+    The strides of a repeated label add up (a diagonal); an axis of extent 1 whose label is longer
+    elsewhere is left out (a broadcast).
+
+    >>> from .expression import parse
+    >>> axis_strides(bind(parse("ii->i", (2,)), ((3, 3),)), 0, (24, 8))
+    {0: 32}
+    """
+    found: dict[Label, int] = {}
+    term, shape = problem.expression.inputs[operand], problem.shapes[operand]
+    for label, extent, stride in zip(term, shape, strides, strict=True):
+        if extent == problem.extents[label]:
+            found[label] = found.get(label, 0) + stride
+    return found
+
+
+def output_shape(problem: Problem) -> Shape:
+    """The output's shape; a label repeated in the output gives several axes.
+
+    >>> from .expression import parse
+    >>> output_shape(bind(parse("i,j->jii", (1, 1)), ((2,), (3,))))
+    (3, 2, 2)
+    """
+    return tuple([problem.extents[label] for label in problem.expression.output])
+
+
+def output_strides(problem: Problem, strides: Sequence[int]) -> dict[Label, int]:
+    """The stride of each label in the output; a repeated label walks the diagonal."""
+    found: dict[Label, int] = {}
+    for label, stride in zip(problem.expression.output, strides, strict=True):
+        found[label] = found.get(label, 0) + stride
+    return found
+
+
+def checked_size(problem: Problem, labels: Sequence[Label], itemsize: int) -> int:
+    """The bytes of a dense tensor with these labels.
+
+    Raises:
+        SizeError: the size does not fit in 63 bits.
+
+    >>> from .expression import parse
+    >>> checked_size(bind(parse("i,j->ij", (1, 1)), ((2,), (3,))), (0, 1), 8)
+    48
+    """
+    extents = [problem.extents[label] for label in labels]
+    if 0 in extents:
+        return 0
+    size = prod(extents) * itemsize
+    if size > INT64_MAX:
+        names = "".join(problem.expression.names[label] for label in labels)
+        raise SizeError(
+            f"a tensor `{names}` of shape {tuple(extents)} would hold {size:.3e} bytes; "
+            f"64-bit sizes end at {INT64_MAX:.3e}\n  {problem.expression}"
+        )
+    return size
+
+
+def _clash_message(expression: Expression, shapes: Sequence[Shape], number: int, axis: int, stretch: bool) -> str:
+    """Name the label, both extents and both places. ``stretch``: the other side is a longer axis anywhere before."""
+    label = expression.inputs[number][axis]
+    extent = shapes[number][axis]
+    candidates = range(number + 1) if stretch else (number,)
+    other, other_axis = next(
+        (o, a)
+        for o in candidates
+        for a, candidate in enumerate(expression.inputs[o])
+        if candidate == label and shapes[o][a] != extent and (not stretch or shapes[o][a] != 1)
+    )
+    text, spans = spell(expression)
+    name = expression.names[label]
+    called = "an axis of the ellipsis" if name.startswith("...") else f"label '{name}'"
+    message = (
+        f"{called} is {shapes[other][other_axis]} in operand {other}, axis {other_axis} (shape {tuple(shapes[other])}), "
+        f"but {extent} in operand {number}, axis {axis} (shape {tuple(shapes[number])})"
+    )
+    if other == number and 1 in (extent, shapes[other][other_axis]):
+        message += "; extent 1 stretches between operands, not within a diagonal"
+    return pointed(message, text, spans[other][other_axis], spans[number][axis])
