@@ -30,6 +30,13 @@ using StoreFn = void (*)(char* dst, const Offsets& rows, const Offsets& cols, co
 // Rewrites `rows` packed rows of `ld` complex numbers as twice as many rows of real ones.
 using ExpandFn = void (*)(void* dst, const void* src, std::int64_t rows, std::int64_t ld);
 
+// measure.cpp's loops: `peak_chains` multiply-adds of a vector a round, and a sum over `bytes` bytes.
+using PeakFn = void (*)(std::int64_t rounds, const void* numbers, void* result);
+using ReadFn = std::uint64_t (*)(const char* data, std::int64_t bytes);
+
+// Two units with a latency of 4 or 5 cycles need 10 multiply-adds in flight.
+inline constexpr int peak_chains = 12;
+
 struct FusedKernels;  // fused.hpp
 
 struct Level {
@@ -40,6 +47,8 @@ struct Level {
     ExpandFn expand_left[2];                // c64, c128
     ExpandFn expand_right[2];
     const FusedKernels* fused;
+    PeakFn peak[acc_count];                 // as tile
+    ReadFn read;
 };
 
 namespace portable {

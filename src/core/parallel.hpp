@@ -1,8 +1,9 @@
-// One pool of threads for the whole process, and the scratch memory of each thread.
+// One pool of threads for the whole process.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
+
+#include "memory.hpp"
 
 namespace einstride {
 
@@ -22,14 +23,5 @@ bool parallel_for(std::int64_t tasks, void (*body)(void* context, std::int64_t t
 
 int num_threads();
 void set_num_threads(int count);  // count >= 1
-
-// This thread's scratch memory: at least `bytes`, aligned to 64, kept and reused by later calls of the
-// same thread; contents are undefined. Throws std::bad_alloc.
-char* scratch(std::size_t bytes);
-
-// Bytes of scratch and workspace held now, and the most held since reset_memory_peak().
-std::int64_t memory_held();
-std::int64_t memory_peak();
-void reset_memory_peak();
 
 }  // namespace einstride

@@ -36,6 +36,7 @@ struct Program {
     int operands = 0;
     std::vector<std::int64_t> offsets;  // of the intermediates
     std::int64_t workspace = 0;         // bytes
+    bool long_running = true;           // worth letting other Python threads run meanwhile
     std::vector<Step> steps;
 
     // Throws std::bad_alloc. False when the monitor stopped it.

@@ -1,0 +1,285 @@
+#include "parallel.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <exception>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#ifdef __linux__
+#include <sched.h>
+#endif
+#ifndef _WIN32
+#include <pthread.h>
+#include <signal.h>
+#endif
+
+namespace einstride {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Body = void (*)(void* context, std::int64_t task);
+
+// A thread that has nothing to do looks for work this long before it sleeps: waking a sleeper costs
+// some 5 us of the caller's time and tens of microseconds until it runs.
+constexpr auto spin_time = std::chrono::microseconds(50);
+constexpr auto poll_interval = std::chrono::milliseconds(20);
+
+void pause() {
+#if defined(__x86_64__) || defined(_M_X64)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+template <class Done>
+bool spin_until(Done done) {
+    const auto end = Clock::now() + spin_time;
+    do {
+        for (int i = 0; i < 32; ++i) {
+            if (done()) return true;
+            pause();
+        }
+    } while (Clock::now() < end);
+    return done();
+}
+
+// The time of the last poll outlives the call: a run of short calls is interrupted as one long call is.
+bool asked_to_stop(const Monitor& monitor) {
+    if (monitor.poll == nullptr) return false;
+    thread_local Clock::time_point last{};
+    const auto now = Clock::now();
+    if (now - last < poll_interval) return false;
+    last = now;
+    return monitor.poll(monitor.context);
+}
+
+bool run_alone(std::int64_t tasks, Body body, void* context, const Monitor& monitor) {
+    for (std::int64_t task = 0; task < tasks; ++task) {
+        if (asked_to_stop(monitor)) return false;
+        body(context, task);
+    }
+    return true;
+}
+
+// Threads that serve one caller at a time.
+//
+// `unclaimed_` is the whole hand-over: the number of tasks nobody has taken. A task is claimed by
+// lowering it, and the rest of the job is written while it is 0 and read only after a claim, which
+// keeps the job alive: so a thread that wakes late finds either a job it may serve or nothing.
+class Pool {
+  public:
+    explicit Pool(int threads) : threads_(threads) {
+        workers_.reserve(static_cast<std::size_t>(threads - 1));
+#ifndef _WIN32
+        // Signals are for the interpreter's threads.
+        sigset_t all, before;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+#endif
+        try {
+            while (static_cast<int>(workers_.size()) < threads - 1) workers_.emplace_back([this] { serve(); });
+        } catch (const std::system_error&) {
+            // Where the system grants no more threads, those there are do the work.
+        }
+#ifndef _WIN32
+        pthread_sigmask(SIG_SETMASK, &before, nullptr);
+#endif
+    }
+
+    ~Pool() {
+        {
+            const std::lock_guard lock(mutex_);
+            quit_.store(true);
+        }
+        work_.notify_all();
+        for (std::thread& worker : workers_) worker.join();
+    }
+
+    int threads() const { return threads_; }
+
+    bool run(std::int64_t tasks, Body body, void* context, const Monitor& monitor) {
+        tasks_ = tasks;
+        body_ = body;
+        context_ = context;
+        failed_.store(false, std::memory_order_relaxed);
+        unfinished_.store(tasks, std::memory_order_relaxed);
+        unclaimed_.store(tasks);
+        wake(tasks - 1);
+
+        const bool stopped = drain(&monitor);
+        if (!spin_until([this] { return unfinished_.load(std::memory_order_acquire) == 0; })) {
+            std::unique_lock lock(mutex_);
+            caller_sleeps_.store(true);
+            done_.wait(lock, [this] { return unfinished_.load() == 0; });
+            caller_sleeps_.store(false);
+        }
+        if (failed_.load(std::memory_order_relaxed)) std::rethrow_exception(std::exchange(error_, nullptr));
+        return !stopped;
+    }
+
+  private:
+    void wake(std::int64_t useful) {
+        // Sequentially consistent with sleep(): either this sees the sleeper or the sleeper sees the work.
+        const int sleepers = sleepers_.load();
+        if (sleepers == 0) return;
+        { const std::lock_guard lock(mutex_); }
+        if (useful >= sleepers) {
+            work_.notify_all();
+        } else {
+            for (std::int64_t i = 0; i < useful; ++i) work_.notify_one();
+        }
+    }
+
+    void serve() {
+        const auto something = [this] { return unclaimed_.load() > 0 || quit_.load(std::memory_order_relaxed); };
+        for (;;) {
+            if (!spin_until(something)) {
+                std::unique_lock lock(mutex_);
+                sleepers_.fetch_add(1);
+                work_.wait(lock, something);
+                sleepers_.fetch_sub(1);
+            }
+            if (quit_.load(std::memory_order_relaxed)) return;
+            drain(nullptr);
+        }
+    }
+
+    // Runs tasks until there is none to take. True when the monitor stopped it.
+    bool drain(const Monitor* monitor) {
+        for (;;) {
+            std::int64_t left = unclaimed_.load(std::memory_order_relaxed);
+            do {
+                if (left == 0) return false;
+            } while (!unclaimed_.compare_exchange_weak(left, left - 1, std::memory_order_acquire,
+                                                       std::memory_order_relaxed));
+            const bool stop = run_claimed(tasks_ - left, monitor);
+            finish(1);
+            if (stop) return true;
+        }
+    }
+
+    bool run_claimed(std::int64_t task, const Monitor* monitor) {
+        try {
+            if (monitor != nullptr && asked_to_stop(*monitor)) {
+                abandon();
+                return true;
+            }
+            body_(context_, task);
+        } catch (...) {
+            if (!failed_.exchange(true)) error_ = std::current_exception();
+            abandon();
+        }
+        return false;
+    }
+
+    void abandon() {
+        if (const std::int64_t left = unclaimed_.exchange(0); left > 0) finish(left);
+    }
+
+    void finish(std::int64_t tasks) {
+        if (unfinished_.fetch_sub(tasks) != tasks || !caller_sleeps_.load()) return;
+        { const std::lock_guard lock(mutex_); }
+        done_.notify_one();
+    }
+
+    const int threads_;
+    std::vector<std::thread> workers_;
+    std::mutex mutex_;
+    std::condition_variable work_;
+    std::condition_variable done_;
+    std::atomic<int> sleepers_{0};
+    std::atomic<bool> quit_{false};
+    std::atomic<bool> caller_sleeps_{false};
+
+    Body body_ = nullptr;
+    void* context_ = nullptr;
+    std::int64_t tasks_ = 0;
+    std::atomic<bool> failed_{false};
+    std::exception_ptr error_;
+    alignas(64) std::atomic<std::int64_t> unclaimed_{0};
+    alignas(64) std::atomic<std::int64_t> unfinished_{0};
+};
+
+int usable_cores() {
+#ifdef __linux__
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+    return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+int default_threads() {
+    // A list, as "4,2", gives the numbers of nested levels: the first is ours.
+    if (const char* text = std::getenv("OMP_NUM_THREADS")) {
+        if (const long count = std::strtol(text, nullptr, 10); count >= 1) return static_cast<int>(std::min(count, 1024L));
+    }
+    return usable_cores();
+}
+
+std::atomic<int>& wanted() {
+    static std::atomic<int> count{default_threads()};
+    return count;
+}
+
+// Whoever sets `busy` owns `pool` until it clears it.
+std::atomic<bool> busy{false};
+Pool* pool = nullptr;
+
+class Ownership {
+  public:
+    Ownership() : owned_(!busy.exchange(true, std::memory_order_acquire)) {}
+    ~Ownership() {
+        if (owned_) busy.store(false, std::memory_order_release);
+    }
+    Ownership(const Ownership&) = delete;
+    Ownership& operator=(const Ownership&) = delete;
+    explicit operator bool() const { return owned_; }
+
+  private:
+    const bool owned_;
+};
+
+void fit_pool(int threads) {
+    if (pool != nullptr && pool->threads() == threads) return;
+    delete pool;
+    pool = nullptr;
+    if (threads == 1) return;
+#ifndef _WIN32
+    // A forked child has none of the threads, and locks in an unknown state: it starts afresh.
+    static const int registered = pthread_atfork(nullptr, nullptr, [] {
+        pool = nullptr;
+        busy.store(false);
+    });
+    (void)registered;
+#endif
+    pool = new Pool(threads);
+}
+
+}  // namespace
+
+bool parallel_for(std::int64_t tasks, Body body, void* context, const Monitor& monitor) {
+    const int threads = num_threads();
+    if (tasks <= 1 || threads == 1) return run_alone(tasks, body, context, monitor);
+    const Ownership owned;
+    if (!owned) return run_alone(tasks, body, context, monitor);
+    fit_pool(threads);
+    return pool->run(tasks, body, context, monitor);
+}
+
+int num_threads() { return wanted().load(std::memory_order_relaxed); }
+
+void set_num_threads(int count) {
+    wanted().store(std::max(1, count), std::memory_order_relaxed);
+    // Threads that are no longer wanted go now; while another caller uses them, they go at its next call.
+    if (const Ownership owned; owned && pool != nullptr) fit_pool(num_threads());
+}
+
+}  // namespace einstride
