@@ -1,0 +1,470 @@
+// A contraction of two tensors as a matrix product over label groups: m (free on the left), n (free on the
+// right), k (contracted) and batch.
+//
+// The loop nest is the one of BLIS (Van Zee and van de Geijn, ACM TOMS 41(3), 2015), with the roles of the two
+// sides mirrored because a tile's vectors run along n: a task's rows of the left side are packed once a k block
+// and stream through L1 a panel at a time; a block of the right side is packed to stay in L2. The two sides are
+// packed straight from the tensors' strides, through one list of byte offsets per label group, and tiles are
+// written straight to the output's strides; no permuted copy of a tensor is ever made.
+#include <algorithm>
+#include <cstring>
+#include <memory>
+
+#include "level.hpp"
+#include "memory.hpp"
+#include "program.hpp"
+
+namespace einstride {
+
+namespace {
+
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
+
+// A group of labels as one tensor walks it, folded as far as this tensor's strides allow.
+class Walk {
+  public:
+    void push(std::int64_t extent, std::int64_t stride) {
+        count_ *= extent;
+        if (extent == 1) return;
+        if (!axes_.empty() && axes_.back().stride == stride * extent) {
+            axes_.back() = {axes_.back().extent * extent, stride};
+        } else {
+            axes_.push_back({extent, stride});
+        }
+    }
+
+    std::int64_t count() const { return count_; }
+    bool regular() const { return axes_.size() <= 1; }
+    std::int64_t stride() const { return axes_.empty() ? 0 : axes_.back().stride; }
+
+    std::int64_t at(std::int64_t index) const {
+        std::int64_t offset = 0;
+        for (auto axis = axes_.rbegin(); axis != axes_.rend(); ++axis) {
+            offset += index % axis->extent * axis->stride;
+            index /= axis->extent;
+        }
+        return offset;
+    }
+
+    // The offsets of the indices first, first + 1, ... (count of them).
+    void fill(std::int64_t first, std::int64_t count, std::int64_t* out) const {
+        if (regular()) {
+            for (std::int64_t i = 0; i < count; ++i) out[i] = (first + i) * stride();
+            return;
+        }
+        const Axis& inner = axes_.back();
+        for (std::int64_t i = 0; i < count;) {
+            const std::int64_t within = (first + i) % inner.extent;
+            const std::int64_t run = std::min(count - i, inner.extent - within);
+            const std::int64_t base = at(first + i);
+            for (std::int64_t r = 0; r < run; ++r) out[i + r] = base + r * inner.stride;
+            i += run;
+        }
+    }
+
+  private:
+    struct Axis {
+        std::int64_t extent, stride;
+    };
+    std::vector<Axis> axes_;
+    std::int64_t count_ = 1;
+};
+
+Offsets slice(const std::int64_t* at, std::int64_t count) {
+    if (count < 2) return {at, count, irregular};
+    const std::int64_t stride = at[1] - at[0];
+    for (std::int64_t i = 2; i < count; ++i)
+        if (at[i] - at[i - 1] != stride) return {at, count, irregular};
+    return {at, count, stride};
+}
+
+// Bytes the packed blocks may take: a panel of the left side stays in L1 (32 KiB and more everywhere), a block
+// of the right side in L2 (half of 1 MiB).
+constexpr std::int64_t left_panel_bytes = 24 << 10;
+constexpr std::int64_t right_block_bytes = 512 << 10;
+constexpr std::int64_t max_task_rows = 512;
+constexpr std::int64_t max_task_columns = 2048;
+constexpr std::int64_t max_buffer_columns = 512;
+
+// Work is cut finer until there are this many tasks, so that a few threads of unequal speed finish together,
+// but never below the multiply-adds that repay handing a task out (some 20 microseconds).
+constexpr std::int64_t wanted_tasks = 8;
+constexpr std::int64_t least_task = 1 << 19;
+
+// Rows of complex numbers that are packed at a time before they are rewritten as real ones.
+constexpr std::int64_t expand_rows = 32;
+
+class Contract final : public Kernel {
+  public:
+    Contract(const std::vector<Loop>& loops, const std::vector<DType>& types)
+        : level_(level()),
+          acc_(acc_of(types[2])),
+          parts_(is_complex(acc_) ? 2 : 1),
+          real_(acc_ == Acc::c64 ? Acc::f32 : acc_ == Acc::c128 ? Acc::f64 : acc_),
+          tile_(level_.tile[static_cast<int>(real_)]),
+          real_size_(size_of(real_)),
+          size_(size_of(acc_)),
+          pack_left_(level_.pack[static_cast<int>(types[0])][static_cast<int>(acc_)]),
+          pack_right_(level_.pack[static_cast<int>(types[1])][static_cast<int>(acc_)]),
+          load_out_(level_.pack[static_cast<int>(types[2])][static_cast<int>(acc_)]),
+          store_out_(level_.store[static_cast<int>(types[2])]),
+          native_out_(is_native(types[2], acc_)) {
+        for (const Loop& loop : loops) {
+            const std::int64_t left = loop.strides[0], right = loop.strides[1], out = loop.strides[2];
+            switch (loop.role) {
+                case Role::batch:
+                    batch_left_.push(loop.extent, left);
+                    batch_right_.push(loop.extent, right);
+                    batch_out_.push(loop.extent, out);
+                    break;
+                case Role::free_left:
+                    m_left_.push(loop.extent, left);
+                    m_out_.push(loop.extent, out);
+                    break;
+                case Role::free_right:
+                    n_right_.push(loop.extent, right);
+                    n_out_.push(loop.extent, out);
+                    break;
+                case Role::contracted:
+                    k_left_.push(loop.extent, left);
+                    k_right_.push(loop.extent, right);
+                    break;
+            }
+        }
+        batch_ = batch_left_.count();
+        m_ = m_left_.count();
+        n_ = n_right_.count();
+        k_ = k_left_.count();
+        columns_ = 2 * tile_.lanes / parts_;
+        rows_ = static_cast<int>(ceil_div(m_, ceil_div(m_, tile_.rows)));
+
+        const bool native_left = is_native(types[0], acc_), native_right = is_native(types[1], acc_);
+        choose_direct(native_left, native_right);
+        choose_blocks();
+        choose_tasks();
+    }
+
+    bool run(char* const* tensors, const Monitor& monitor) const override {
+        const auto aligned = [this](const char* at) {
+            return reinterpret_cast<std::uintptr_t>(at) % static_cast<std::uintptr_t>(real_size_) == 0;
+        };
+        Job job = {this,
+                   tensors[0],
+                   tensors[1],
+                   tensors[2],
+                   nullptr,
+                   direct_left_ && aligned(tensors[0]),
+                   direct_right_ && aligned(tensors[1]),
+                   direct_out_ && aligned(tensors[2])};
+        if (splits_ == 1) {
+            if (tasks_ == 1) {
+                task(job, 0);
+                return true;
+            }
+            return parallel_for(tasks_, [](void* context, std::int64_t index) {
+                const Job& work = *static_cast<Job*>(context);
+                work.self->task(work, index);
+            }, &job, monitor);
+        }
+        Workspace partial(static_cast<std::size_t>(splits_ * batch_ * m_ * n_ * size_));
+        job.partial = partial.data();
+        if (!parallel_for(tasks_ * splits_, [](void* context, std::int64_t index) {
+                const Job& work = *static_cast<Job*>(context);
+                work.self->task(work, index);
+            }, &job, monitor))
+            return false;
+        combine(job);
+        return true;
+    }
+
+  private:
+    struct Job {
+        const Contract* self;
+        const char* left;
+        const char* right;
+        char* out;
+        char* partial;  // where a split k leaves its partial sums
+        bool direct_left, direct_right, direct_out;
+    };
+
+    // Where tiles of one task are written: rows and columns as byte offsets from `base`.
+    struct Target {
+        char* base;
+        const std::int64_t* rows;
+        const std::int64_t* columns;
+        bool direct;  // whole tiles may be written in place
+        PackFn load;
+        StoreFn store;
+    };
+
+    // A side that already lies as the tile wants to read it need not be packed. Packing costs about one
+    // element a cycle; an element of the left side serves n / lanes vector multiply-adds, one of the right side m / lanes.
+    void choose_direct(bool native_left, bool native_right) {
+        const bool left_lies = native_left && m_left_.regular() && k_left_.regular() &&
+                               m_left_.stride() % real_size_ == 0 && k_left_.stride() % real_size_ == 0 &&
+                               (parts_ == 1 || k_ == 1 || k_left_.stride() == size_);
+        const bool right_lies = native_right && parts_ == 1 && n_right_.regular() && k_right_.regular() &&
+                                (n_ == 1 || n_right_.stride() == size_) && k_right_.stride() % real_size_ == 0;
+        const auto aliases = [](std::int64_t stride, std::int64_t count) {
+            return count > 8 && stride % 2048 == 0 && stride != 0;
+        };
+        direct_left_ = left_lies && n_ <= 8 * columns_ && !aliases(m_left_.stride(), rows_) &&
+                       !(aliases(k_left_.stride(), k_));
+        direct_right_ = right_lies && m_ <= 10 * rows_ && !aliases(k_right_.stride(), k_);
+        direct_out_ = native_out_ && (n_ == 1 || (n_out_.regular() && n_out_.stride() == size_));
+    }
+
+    void choose_blocks() {
+        const std::int64_t deepest = std::max<std::int64_t>(left_panel_bytes / (rows_ * parts_ * real_size_), 64);
+        k_block_ = k_ == 0 ? 1 : ceil_div(k_, ceil_div(k_, deepest));
+        n_block_ = std::max(right_block_bytes / (k_block_ * parts_ * size_) / columns_, std::int64_t{1}) * columns_;
+    }
+
+    void choose_tasks() {
+        const std::int64_t work = m_ * n_ * std::max<std::int64_t>(k_, 1) * parts_ * parts_;
+        task_m_ = std::min(m_, max_task_rows / rows_ * rows_);
+        task_n_ = std::min(n_, max_task_columns / columns_ * columns_);
+        buffered_ = !native_out_ && k_ > k_block_;
+        if (buffered_) task_n_ = std::min(task_n_, max_buffer_columns / columns_ * columns_);
+        batches_ = std::clamp<std::int64_t>(least_task / std::max<std::int64_t>(work, 1), 1,
+                                            std::max<std::int64_t>(batch_ / wanted_tasks, 1));
+        if (work * batch_ < 2 * least_task) batches_ = batch_;
+        const auto count = [this] {
+            return ceil_div(batch_, batches_) * ceil_div(m_, task_m_) * ceil_div(n_, task_n_);
+        };
+        const auto divisible = [&] {
+            return task_m_ * task_n_ * k_ * parts_ * parts_ >= 2 * least_task && (task_m_ > 4 * rows_ || task_n_ > 2 * columns_);
+        };
+        while (count() < wanted_tasks && batches_ == 1 && divisible()) {
+            if (task_m_ * 2 >= task_n_ && task_m_ > 4 * rows_)
+                task_m_ = round_up(ceil_div(task_m_, 2), rows_);
+            else if (task_n_ > 2 * columns_)
+                task_n_ = round_up(ceil_div(task_n_, 2), columns_);
+            else
+                task_m_ = round_up(ceil_div(task_m_, 2), rows_);
+        }
+        n_block_ = std::min(n_block_, round_up(task_n_, columns_));
+        m_tasks_ = ceil_div(m_, task_m_);
+        n_tasks_ = ceil_div(n_, task_n_);
+        tasks_ = count();
+        // Few outputs and a long k: k itself is cut, by shape alone, so that the sums do not depend on the threads.
+        splits_ = 1;
+        const std::int64_t outputs = batch_ * m_ * n_;
+        while (tasks_ * splits_ < wanted_tasks && k_ >= 4 * splits_ * k_block_ && work * batch_ / splits_ >= 2 * least_task &&
+               outputs * splits_ * size_ <= (1 << 20))
+            splits_ *= 2;
+        split_k_ = ceil_div(k_, splits_);
+    }
+
+    void task(const Job& job, std::int64_t index) const {
+        const std::int64_t split = index / tasks_;
+        index %= tasks_;
+        const std::int64_t n0 = index % n_tasks_ * task_n_;
+        index /= n_tasks_;
+        const std::int64_t m0 = index % m_tasks_ * task_m_;
+        const std::int64_t b0 = index / m_tasks_ * batches_;
+        const std::int64_t rows = std::min(task_m_, m_ - m0), columns = std::min(task_n_, n_ - n0);
+        const std::int64_t k0 = split * split_k_, k1 = std::min(k_, k0 + split_k_);
+
+        const std::int64_t panel = columns_ * parts_;  // reals in a row of a right panel
+        const std::int64_t left_bytes = job.direct_left ? 0 : round_up(rows, rows_) * k_block_ * parts_ * real_size_;
+        const std::int64_t right_columns = job.direct_right ? columns_ : std::min(n_block_, round_up(columns, columns_));
+        const std::int64_t right_bytes = right_columns * parts_ * k_block_ * parts_ * real_size_;
+        const std::int64_t sums_bytes = buffered_ ? rows * columns * size_ : 0;
+        const std::int64_t offsets = 2 * rows + 3 * columns + 2 * k_block_;
+        const auto aligned = [](std::int64_t bytes) { return round_up(bytes, 64); };
+        char* memory = scratch(static_cast<std::size_t>(aligned(left_bytes) + aligned(right_bytes) +
+                                                        aligned(sums_bytes) + offsets * 8 + 64));
+        char* left_panels = memory;
+        char* right_panels = left_panels + aligned(left_bytes);
+        char* sums = right_panels + aligned(right_bytes);
+        std::int64_t* m_left = reinterpret_cast<std::int64_t*>(sums + aligned(sums_bytes));
+        std::int64_t* m_out = m_left + rows;
+        std::int64_t* n_right = m_out + rows;
+        std::int64_t* n_out = n_right + columns;
+        std::int64_t* n_sums = n_out + columns;
+        std::int64_t* k_left = n_sums + columns;
+        std::int64_t* k_right = k_left + k_block_;
+
+        if (!job.direct_left) m_left_.fill(m0, rows, m_left);
+        if (!job.direct_right || columns % columns_ != 0) n_right_.fill(n0, columns, n_right);
+        Target target = {nullptr, m_out, n_out, job.direct_out, load_out_, store_out_};
+        if (job.partial != nullptr || buffered_) {
+            // Sums that the output cannot hold yet are kept as the compute type, row by row.
+            const std::int64_t row = (job.partial != nullptr ? n_ : columns) * size_;
+            for (std::int64_t i = 0; i < rows; ++i) m_out[i] = i * row;
+            for (std::int64_t j = 0; j < columns; ++j) n_sums[j] = j * size_;
+            const DType storage = storage_of(acc_);
+            target = {sums, m_out, n_sums, true, level_.pack[static_cast<int>(storage)][static_cast<int>(acc_)],
+                      level_.store[static_cast<int>(storage)]};
+        } else {
+            m_out_.fill(m0, rows, m_out);
+            n_out_.fill(n0, columns, n_out);
+        }
+
+        for (std::int64_t b = b0; b < std::min(b0 + batches_, batch_); ++b) {
+            const char* left = job.left + batch_left_.at(b);
+            const char* right = job.right + batch_right_.at(b);
+            char* out = job.out + batch_out_.at(b);
+            if (job.partial != nullptr)
+                target.base = job.partial + (((split * batch_ + b) * m_ + m0) * n_ + n0) * size_;
+            else if (!buffered_)
+                target.base = out;
+            for (std::int64_t p0 = k0; p0 < k1; p0 += k_block_) {
+                const std::int64_t depth = std::min(k_block_, k1 - p0);
+                if (!job.direct_left) {
+                    k_left_.fill(p0, depth, k_left);
+                    for (std::int64_t i = 0; i < rows; i += rows_)
+                        pack_panel(pack_left_, level_.expand_left, left_panels + i * k_block_ * parts_ * real_size_, rows_,
+                                   left, slice(k_left, depth), slice(m_left + i, std::min<std::int64_t>(rows_, rows - i)));
+                }
+                k_right_.fill(p0, depth, k_right);
+                const Offsets k_slice = slice(k_right, depth);
+                for (std::int64_t j0 = 0; j0 < columns; j0 += n_block_) {
+                    const std::int64_t j1 = std::min(columns, j0 + n_block_);
+                    for (std::int64_t j = j0; j < j1; j += columns_) {
+                        const std::int64_t width = std::min<std::int64_t>(columns_, j1 - j);
+                        if (job.direct_right && width == columns_) continue;
+                        char* to = right_panels + (job.direct_right ? 0 : (j - j0) * k_block_ * parts_ * size_);
+                        if (width < columns_)
+                            std::memset(to, 0, static_cast<std::size_t>(panel * depth * parts_ * real_size_));
+                        pack_panel(pack_right_, level_.expand_right, to, columns_, right, k_slice, slice(n_right + j, width));
+                    }
+                    for (std::int64_t i = 0; i < rows; i += rows_) {
+                        const int height = static_cast<int>(std::min<std::int64_t>(rows_, rows - i));
+                        const char* a = left_panels + i * k_block_ * parts_ * real_size_;
+                        std::int64_t a_row = 1, a_col = rows_;
+                        if (job.direct_left) {
+                            a = left + (m0 + i) * m_left_.stride() + p0 * k_left_.stride();
+                            a_row = m_left_.stride() / real_size_;
+                            a_col = parts_ == 1 ? k_left_.stride() / real_size_ : 1;
+                        }
+                        const Offsets c_rows = slice(target.rows + i, height);
+                        for (std::int64_t j = j0; j < j1; j += columns_) {
+                            const std::int64_t width = std::min<std::int64_t>(columns_, j1 - j);
+                            const char* b_at = right_panels + (j - j0) * k_block_ * parts_ * size_;
+                            std::int64_t b_row = panel;
+                            if (job.direct_right) {
+                                if (width == columns_) {
+                                    b_at = right + (n0 + j) * n_right_.stride() + p0 * k_right_.stride();
+                                    b_row = k_right_.stride() / real_size_;
+                                } else {
+                                    b_at = right_panels;
+                                }
+                            }
+                            write_tile(target, c_rows, {target.columns + j, width, size_}, depth * parts_, a, a_row, a_col,
+                                       b_at, b_row, p0 > k0);
+                        }
+                    }
+                }
+            }
+            if (buffered_ && job.partial == nullptr) {
+                m_out_.fill(m0, rows, m_left);  // the left offsets are not needed again for a buffered task
+                n_out_.fill(n0, columns, n_out);
+                store_out_(out, slice(m_left, rows), slice(n_out, columns), sums, columns);
+                if (!job.direct_left) m_left_.fill(m0, rows, m_left);
+            }
+        }
+    }
+
+    // One tile, in place where the output allows it, else through a tile of the compute type on the stack.
+    void write_tile(const Target& target, const Offsets& rows, const Offsets& columns, std::int64_t depth, const char* a,
+                    std::int64_t a_row, std::int64_t a_col, const char* b, std::int64_t b_row, bool add) const {
+        const std::int64_t reals = columns.count * parts_;
+        const int vectors = reals > tile_.lanes ? 2 : 1;
+        const TileFn run = tile_.run[vectors - 1][rows.count];
+        if (target.direct && reals == vectors * tile_.lanes &&
+            (rows.count == 1 || (rows.stride != irregular && rows.stride % real_size_ == 0))) {
+            run(depth, a, a_row, a_col, b, b_row, target.base + rows.at[0] + columns.at[0],
+                rows.count == 1 ? 0 : rows.stride / real_size_, add);
+            return;
+        }
+        alignas(64) char tile[max_tile_rows * 2 * 64];
+        const std::int64_t ld = vectors * tile_.lanes / parts_;
+        const Offsets exact = slice(columns.at, columns.count);
+        if (add) {
+            std::memset(tile, 0, sizeof tile);
+            target.load(tile, ld, target.base, rows, exact);
+        }
+        run(depth, a, a_row, a_col, b, b_row, tile, ld * parts_, add);
+        target.store(target.base, rows, exact, tile, ld);
+    }
+
+    // Packs one panel; complex numbers go through a small block that is then rewritten as real ones.
+    void pack_panel(PackFn pack, const ExpandFn (&expand)[2], char* to, std::int64_t ld, const char* from,
+                    const Offsets& depth, const Offsets& width) const {
+        if (parts_ == 1) {
+            pack(to, ld, from, depth, width);
+            return;
+        }
+        alignas(64) char block[expand_rows * 32 * 16];
+        if (width.count < ld) std::memset(block, 0, sizeof block);
+        for (std::int64_t p = 0; p < depth.count; p += expand_rows) {
+            const std::int64_t rows = std::min(expand_rows, depth.count - p);
+            pack(block, ld, from, {depth.at + p, rows, depth.stride}, width);
+            expand[acc_ == Acc::c128](to + p * 2 * ld * (&expand == &level_.expand_right ? 2 : 1) * real_size_, block, rows, ld);
+        }
+    }
+
+    // Adds the partial sums of a split k in order and stores them.
+    void combine(const Job& job) const {
+        const std::int64_t outputs = batch_ * m_ * n_;
+        add_partial_sums(real_, job.partial, outputs * parts_, splits_);
+        std::vector<std::int64_t> rows(static_cast<std::size_t>(m_)), columns(static_cast<std::size_t>(n_));
+        m_out_.fill(0, m_, rows.data());
+        n_out_.fill(0, n_, columns.data());
+        const Offsets row_slice = slice(rows.data(), m_), column_slice = slice(columns.data(), n_);
+        for (std::int64_t b = 0; b < batch_; ++b)
+            store_out_(job.out + batch_out_.at(b), row_slice, column_slice, job.partial + b * m_ * n_ * size_, n_);
+    }
+
+    template <class T>
+    static void add_partials(T* sums, std::int64_t count, std::int64_t parts) {
+        for (std::int64_t s = 1; s < parts; ++s)
+            for (std::int64_t i = 0; i < count; ++i) sums[i] = static_cast<T>(sums[i] + sums[s * count + i]);
+    }
+    static void add_partial_sums(Acc real, char* sums, std::int64_t count, std::int64_t parts) {
+        switch (real) {
+            case Acc::i16: return add_partials(reinterpret_cast<std::uint16_t*>(sums), count, parts);
+            case Acc::i32: return add_partials(reinterpret_cast<std::uint32_t*>(sums), count, parts);
+            case Acc::i64: return add_partials(reinterpret_cast<std::uint64_t*>(sums), count, parts);
+            case Acc::f32: return add_partials(reinterpret_cast<float*>(sums), count, parts);
+            default: return add_partials(reinterpret_cast<double*>(sums), count, parts);
+        }
+    }
+
+    static DType storage_of(Acc acc) {
+        constexpr DType storage[acc_count] = {DType::u16, DType::u32, DType::u64, DType::f32,
+                                              DType::f64, DType::c64, DType::c128};
+        return storage[static_cast<int>(acc)];
+    }
+
+    const Level& level_;
+    Acc acc_;
+    int parts_;  // reals in a number
+    Acc real_;
+    const Tile& tile_;
+    std::int64_t real_size_, size_;  // bytes of a real, of a number
+    PackFn pack_left_, pack_right_, load_out_;
+    StoreFn store_out_;
+    bool native_out_;
+
+    Walk batch_left_, batch_right_, batch_out_, m_left_, m_out_, n_right_, n_out_, k_left_, k_right_;
+    std::int64_t batch_, m_, n_, k_;
+    int rows_;              // of a panel of the left side
+    std::int64_t columns_;  // numbers in a row of a panel of the right side
+    bool direct_left_, direct_right_, direct_out_;
+    std::int64_t k_block_, n_block_;
+    std::int64_t task_m_, task_n_, batches_, m_tasks_, n_tasks_, tasks_;
+    bool buffered_;  // the output's type cannot hold partial sums, and there are some
+    std::int64_t splits_, split_k_;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_contract(const std::vector<Loop>& loops, const std::vector<DType>& types) {
+    return std::make_unique<Contract>(loops, types);
+}
+
+}  // namespace einstride

@@ -1,0 +1,169 @@
+"""Lowering: a tree over tensors of known strides and types becomes a program of loops and kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from .expression import Label
+from .kernels import choose
+from .loop import Loop, Role, fold
+from .machine import Machine
+from .problem import Problem, axis_strides, output_strides
+from .program import ITEMSIZES, Program, Step, intermediate_type
+from .tree import Tree, node_labels
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor of a step: its slot, its dtype code and the byte stride of each of its labels."""
+
+    slot: int
+    type: int
+    strides: Mapping[Label, int]
+
+
+def lower(
+    problem: Problem,
+    tree: Tree,
+    strides: Sequence[Sequence[int]],
+    types: Sequence[int],
+    result_type: int,
+    result_strides: Sequence[int],
+    machine: Machine,
+) -> Program:
+    """The program that runs ``tree`` on operands with these byte strides and dtype codes.
+
+    The output's memory has the byte strides ``result_strides``, one per axis of the output.
+    """
+    operands = len(types)
+    output = Tensor(operands, result_type, output_strides(problem, result_strides))
+    repeated = len(output.strides) < len(problem.expression.output)
+    if 0 in problem.extents:
+        # Nothing to multiply: an output of no elements, or a sum of no terms.
+        return Program(operands, (), (), 0, result_type, True, 0.0)
+
+    tensors = [Tensor(slot, types[slot], axis_strides(problem, slot, strides[slot])) for slot in range(operands)]
+    labels = node_labels(problem, tree)
+    kept_type = intermediate_type(result_type)
+    allocation = _Allocation()
+    steps: list[Step] = []
+    seconds = 0.0
+    for node, group in enumerate(tree.groups, operands):
+        inputs = [tensors[part] for part in group]
+        if node == len(labels) - 1:
+            made = output
+        else:
+            order = _intermediate_order(problem, inputs, labels[node])
+            size = ITEMSIZES[kept_type]
+            dense: dict[Label, int] = {}
+            for label in reversed(order):
+                dense[label] = size
+                size *= problem.extents[label]
+            slot = operands + 1 + allocation.take(size)
+            made = Tensor(slot, kept_type, dense)
+        step, estimate = _lower_step(problem, inputs, made, machine)
+        steps.append(step)
+        seconds += estimate
+        for tensor in inputs:
+            if tensor.slot > operands:
+                allocation.give(tensor.slot - operands - 1)
+        tensors.append(made)
+    return Program(
+        operands, tuple(steps), tuple(allocation.offsets), allocation.end, result_type, repeated, seconds
+    )
+
+
+def _lower_step(
+    problem: Problem, inputs: Sequence[Tensor], made: Tensor, machine: Machine
+) -> tuple[Step, float]:
+    if len(inputs) == 2 and _belongs_right(problem, inputs[0], inputs[1], made):
+        inputs = (inputs[1], inputs[0])
+    tensors = (*inputs, made)
+    loops = fold(_loops(problem, tensors))
+    types = tuple([tensor.type for tensor in tensors])
+    kernel, seconds = choose(loops, types, machine)
+    return Step(kernel.id, tuple([tensor.slot for tensor in tensors]), types, loops), seconds
+
+
+def _loops(problem: Problem, tensors: Sequence[Tensor]) -> list[Loop]:
+    """Every label of a step as a loop: outermost what lies farthest apart in the tensor that decides its role."""
+    left, right, made = tensors[0], tensors[-2], tensors[-1]
+    labels = dict.fromkeys(label for tensor in tensors for label in tensor.strides)
+    loops = []
+    for label in labels:
+        strides = tuple([tensor.strides.get(label, 0) for tensor in tensors])
+        if label not in made.strides:
+            role, decides = Role.CONTRACTED, right.strides.get(label) or strides[0]
+        elif len(tensors) != 3 or (label in left.strides and label in right.strides):
+            role, decides = Role.BATCH, strides[-1]
+        elif label in left.strides:
+            role, decides = Role.FREE_LEFT, strides[0]
+        else:
+            role, decides = Role.FREE_RIGHT, strides[-1]
+        loops.append((role, -abs(decides), Loop(role, problem.extents[label], strides)))
+    return [loop for *_, loop in sorted(loops, key=lambda entry: entry[:2])]
+
+
+def _belongs_right(problem: Problem, left: Tensor, right: Tensor, made: Tensor) -> bool:
+    """Whether the left tensor of a pair should be the right one: the right side's free labels are the ones a tile's
+    vectors run along, so the output's adjacent elements should belong to it."""
+    free_left = [label for label in made.strides if label in left.strides and label not in right.strides]
+    free_right = [label for label in made.strides if label in right.strides and label not in left.strides]
+    size = ITEMSIZES[made.type]
+
+    def adjacent(free: Sequence[Label]) -> bool:
+        return any(abs(made.strides[label]) == size and problem.extents[label] > 1 for label in free)
+
+    return adjacent(free_left) and not adjacent(free_right)
+
+
+def _intermediate_order(problem: Problem, inputs: Sequence[Tensor], labels: Sequence[Label]) -> list[Label]:
+    """The order of an intermediate's axes, outermost first: the labels that all inputs share, then the free labels of
+    one input after the other, each in the order in which its input has them in memory.
+
+    Of a pair, the side with fewer free elements comes last, for its panel then stays in cache while the other streams.
+    """
+
+    def place(label: Label) -> tuple[int, int]:
+        owners = [index for index, tensor in enumerate(inputs) if label in tensor.strides]
+        side = -1 if len(owners) > 1 else owners[0]
+        return (ranks[side] if side >= 0 else -1, -abs(inputs[owners[0]].strides[label]))
+
+    def free(tensor: Tensor) -> int:
+        others = [other for other in inputs if other is not tensor]
+        return prod(
+            [problem.extents[label] for label in labels if label in tensor.strides and not any(label in other.strides for other in others)]
+        )
+
+    ranks = {index: rank for rank, index in enumerate(sorted(range(len(inputs)), key=lambda index: -free(inputs[index])))}
+    return sorted(labels, key=place)
+
+
+class _Allocation:
+    """Places in one workspace for intermediates, first fit over what is free when each is made."""
+
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
+        self.end = 0
+        self._sizes: list[int] = []
+        self._live: list[int] = []
+
+    def take(self, size: int) -> int:
+        offset = 0
+        for index in self._live:
+            if self.offsets[index] - offset >= size:
+                break
+            offset = max(offset, -(-(self.offsets[index] + self._sizes[index]) // ALIGNMENT) * ALIGNMENT)
+        self.offsets.append(offset)
+        self._sizes.append(size)
+        self.end = max(self.end, offset + size)
+        self._live.append(len(self.offsets) - 1)
+        self._live.sort(key=self.offsets.__getitem__)
+        return len(self.offsets) - 1
+
+    def give(self, index: int) -> None:
+        self._live.remove(index)
