@@ -1,0 +1,1 @@
+"""Benchmarks as code: `python -m bench` times einsum libraries side by side on the same operands."""
