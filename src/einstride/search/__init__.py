@@ -122,6 +122,8 @@ def _named(problem: Problem, optimize: Optimize, budget: Budget) -> Tree:
 
 def _auto(problem: Problem, seconds: Seconds, largest: int | None) -> Tree:
     inputs, output = terms(problem), tuple(dict.fromkeys(problem.expression.output))
+    if len(inputs) == 1 or (len(inputs) == 2 and set(inputs[0]) ^ set(inputs[1]) <= set(output)):
+        return Tree((tuple(range(len(inputs))),))
     if len(inputs) > MOST_EXACT:
         tree = from_nested(greedy(inputs, output, problem.extents, largest))
         return schedule(problem, refine(problem, tree, seconds, largest))

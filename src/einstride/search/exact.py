@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple
 
 from ..cost import Labels, Seconds
 from ..tree import Nested
 
-# A single pass over more inputs than this is not considered, unless it is over all of them.
+# A single pass over more inputs than this is not considered, unless it is over all operands.
 MOST_FUSED = 6
-# Fusing a step that sums labels repeats the other inputs' multiplications; below this many points of the loop nest
-# the call that is saved can still be worth it.
+# Absorbing a step that sums labels repeats the other inputs' multiplications; in a loop nest of up to this many
+# points the step that is saved can still be worth it.
 SMALL = 4096
 # Up to this many operands every split is tried; beyond, a split into parts that share no label only where the
 # expression itself falls apart.
 OUTER_PRODUCTS = 4
 
 
-class _Node(NamedTuple):
-    """One way to make a subset: a step over `parts`, or an operand when there are none. Labels are bit masks."""
+class _Way(NamedTuple):
+    """What a subset of the operands brings into a step: its result, or the inputs of the step that would make it."""
 
-    cost: float  # seconds, of everything inside
-    labels: int  # of the result
-    parts: tuple[_Node, ...]
-    below: float  # seconds of the parts
-    nest: int  # the labels of the step's loops
-    nested: Nested
+    cost: float  # seconds, of all that comes before the step
+    parts: tuple[Nested, ...]
+    masks: tuple[int, ...]  # the labels of each part, a bit each
+    nest: int  # the labels of all parts
 
 
 def exact(
@@ -42,9 +40,9 @@ def exact(
     tree takes ``bound`` seconds or more.
 
     Each subset of the operands keeps its fastest tree, made from every split in two. The step that joins two parts
-    also absorbs the last step of one or both where that repeats no work, which is how groups of three and more arise,
-    and an operand with labels of its own may sum them first. This is DPsub of Moerkotte and Neumann, "Analysis of two
-    existing and one new dynamic programming algorithm", VLDB 2006, with parts bounded from above.
+    may absorb the last step of either where that repeats no work, which is how steps over three and more arise. This
+    is DPsub of Moerkotte and Neumann, "Analysis of two existing and one new dynamic programming algorithm for the
+    generation of optimal bushy join trees", VLDB 2006, with the time bounded from above.
 
     >>> from einstride.cost import roofline
     >>> exact([(0, 1), (1, 2), (2, 3)], (0, 3), (9, 900, 900, 9), roofline(8))
@@ -58,18 +56,6 @@ def exact(
     volumes: dict[int, int] = {}
     known: dict[tuple[int, ...], float] = {}
 
-    def mask(labels: Labels) -> int:
-        bits = 0
-        for label in labels:
-            bits |= 1 << label
-        return bits
-
-    def labels_of(bits: int) -> Labels:
-        labels = tuples.get(bits)
-        if labels is None:
-            labels = tuples[bits] = tuple([label for label in range(bits.bit_length()) if bits >> label & 1])
-        return labels
-
     def volume(bits: int) -> int:
         size = volumes.get(bits)
         if size is None:
@@ -79,98 +65,88 @@ def exact(
             volumes[bits] = size
         return size
 
-    def step(out: int, nest: int, *parts: int) -> float:
-        key = (out, *parts)
+    def labels_of(bits: int) -> Labels:
+        labels = tuples.get(bits)
+        if labels is None:
+            labels = tuples[bits] = tuple([label for label in range(bits.bit_length()) if bits >> label & 1])
+        return labels
+
+    def step(result: int, nest: int, masks: tuple[int, ...]) -> float:
+        key = (result, *masks)
         time = known.get(key)
         if time is None:
-            if volume(nest) >> 63:
-                time = inf
-            else:
-                time = seconds(tuple([labels_of(part) for part in parts]), labels_of(out), extents)
+            time = inf  # of a nest of more points than 64 bits can count
+            if not volume(nest) >> 63:
+                time = seconds(tuple([labels_of(mask) for mask in masks]), labels_of(result), extents)
             known[key] = time
         return time
 
-    out = mask(output)
+    out = _mask(output)
     tuples[out] = output  # the one result whose labels need not ascend
-    masks = [mask(term) for term in inputs]
+    operands = tuple([_mask(term) for term in inputs])
     union = [0] * (full + 1)
     for subset in range(1, full + 1):
-        union[subset] = union[subset & (subset - 1)] | masks[(subset & -subset).bit_length() - 1]
+        union[subset] = union[subset & (subset - 1)] | operands[(subset & -subset).bit_length() - 1]
     keep = [union[subset] & (out | union[full ^ subset]) for subset in range(full + 1)]
 
-    best: dict[int, tuple[_Node, ...]] = {}
-    for index, term in enumerate(masks):
-        subset = 1 << index
-        leaf = _Node(0.0, term, (), 0.0, term, index)
-        kept = keep[subset]
-        if kept == term:
-            best[subset] = (leaf,)
-        else:
-            best[subset] = (leaf, _Node(step(kept, term, term), kept, (leaf,), 0.0, term, (index,)))
-    if count == 1:
-        return (0,)
-
-    once = step(out, union[full], *masks)
     fastest: Nested | None = None
+    once = step(out, union[full], operands)
     if once < bound:
         bound, fastest = once, tuple(range(count))
-    if any(len(nodes) > 1 for nodes in best.values()):
-        reduced = [best[1 << index][-1] for index in range(count)]
-        cost = sum(node.cost for node in reduced)
-        cost += step(out, union[full], *[node.labels for node in reduced])
-        if cost < bound:
-            bound, fastest = cost, tuple(node.nested for node in reduced)
+    if count == 1:
+        return fastest
+
+    ways: dict[int, tuple[_Way, ...]] = {}
+    for index, term in enumerate(operands):
+        kept = keep[1 << index]
+        given = _Way(0.0, (index,), (term,), term)
+        # An operand with labels of its own may sum them before it meets another.
+        summed = () if kept == term else (_Way(step(kept, term, (term,)), ((index,),), (kept,), kept),)
+        ways[1 << index] = (*summed, given)
 
     for subset in range(3, full + 1):
-        if not subset & (subset - 1):
-            continue
         result = keep[subset]
-        if largest is not None and subset != full and volume(result) > largest:
+        if not subset & (subset - 1) or (largest is not None and subset != full and volume(result) > largest):
             continue
+        found: _Way | None = None
         limit = bound
-        top: _Node | None = None
-        low = subset & -subset
-        rest = subset ^ low
-        other = rest & -rest
-        while other:  # every part of `subset` without its lowest operand, in ascending order
-            lefts, rights = best.get(subset ^ other), best.get(other)
-            if lefts and rights and (
-                keep[subset ^ other] & keep[other]
-                or count <= OUTER_PRODUCTS
-                or not (union[other] & union[full ^ other] or union[subset ^ other] & union[full ^ subset ^ other])
+        rest = subset & (subset - 1)
+        right = rest & -rest
+        while right:  # every part of `subset` without its lowest operand, in ascending order
+            left = subset ^ right
+            if (
+                left in ways
+                and right in ways
+                and (
+                    keep[left] & keep[right]
+                    or count <= OUTER_PRODUCTS
+                    or not (union[left] & union[full ^ left] or union[right] & union[full ^ right])
+                )
             ):
-                for left in lefts:
-                    for right in rights:
-                        if left.cost + right.cost >= limit:
+                plain = keep[left] | keep[right]
+                for left_cost, left_parts, left_masks, left_nest in ways[left]:
+                    for right_cost, right_parts, right_masks, right_nest in ways[right]:
+                        below = left_cost + right_cost
+                        if below >= limit:
                             continue
-                        for below, parts, nest in _joins(left, right, volume):
-                            if below >= limit:
-                                continue
-                            cost = below + step(result, nest, *[part.labels for part in parts])
-                            if cost < limit:
-                                limit = cost
-                                top = _Node(cost, result, parts, below, nest, tuple([part.nested for part in parts]))
-            other = (other - rest) & rest
-        if top is not None:
-            best[subset] = (top,)
-    return best[full][0].nested if full in best else fastest
+                        nest = left_nest | right_nest
+                        if nest != plain and nest != left_nest and nest != right_nest and volume(nest) > SMALL:
+                            continue
+                        masks = left_masks + right_masks
+                        if len(masks) > MOST_FUSED:
+                            continue
+                        cost = below + step(result, nest, masks)
+                        if cost < limit:
+                            limit = cost
+                            found = _Way(below, left_parts + right_parts, masks, nest)
+            right = (right - rest) & rest
+        if found is not None:
+            ways[subset] = (_Way(limit, (found.parts,), (result,), result), found)
+    return ways[full][0].parts[0] if full in ways else fastest
 
 
-def _joins(left: _Node, right: _Node, volume: Callable[[int], int]) -> list[tuple[float, tuple[_Node, ...], int]]:
-    """The steps that join two parts: of the two themselves, then with the last step of one or both absorbed. Each is
-    the seconds spent before it, its inputs and the labels of its loops."""
-    nest = left.labels | right.labels
-    joins: list[tuple[float, tuple[_Node, ...], int]] = [(left.cost + right.cost, (left, right), nest)]
-    if right.parts:
-        fused = left.labels | right.nest
-        if fused == nest or fused == right.nest or volume(fused) <= SMALL:
-            joins.append((left.cost + right.below, (left, *right.parts), fused))
-    if left.parts:
-        fused = left.nest | right.labels
-        if fused == nest or fused == left.nest or volume(fused) <= SMALL:
-            joins.append((left.below + right.cost, (*left.parts, right), fused))
-    if left.parts and right.parts:
-        fused = left.nest | right.nest
-        if fused == nest or fused == left.nest or fused == right.nest or volume(fused) <= SMALL:
-            joins.append((left.below + right.below, (*left.parts, *right.parts), fused))
-    return [join for join in joins if len(join[1]) <= MOST_FUSED]
+def _mask(labels: Labels) -> int:
+    bits = 0
+    for label in labels:
+        bits |= 1 << label
+    return bits
