@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from oracle import Array
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-DTYPES = tuple(np.dtype(code) for code in "?bhilBHILefdFD") + (BFLOAT16,)
+DTYPES = (*map(np.dtype, "?bhilBHILefdFD"), BFLOAT16)
 MAX_VOLUME = 1500  # indices the oracle visits; keeps one example within some milliseconds
 
 Symbols = tuple[Hashable, ...]
@@ -45,7 +45,12 @@ class Call:
 
 @st.composite
 def calls(
-    draw: st.DrawFn, *, beyond_numpy: bool = True, explicit: bool = False, interleaved: bool = True, min_operands: int = 1
+    draw: st.DrawFn,
+    *,
+    beyond_numpy: bool = True,
+    explicit: bool = False,
+    interleaved: bool = True,
+    min_operands: int = 1,
 ) -> Call:
     """A random call.
 

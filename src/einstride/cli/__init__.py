@@ -1,0 +1,23 @@
+"""The ``einstride`` command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ..tour import show, stops, visit
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the value is the exit status."""
+    parser = argparse.ArgumentParser(prog="einstride", description="A compiled einsum that replaces NumPy's.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("tour", help="walk through einsum, NumPy's answer and ours side by side; exit 1 if any disagrees")
+    parser.parse_args(arguments)
+    return tour()
+
+
+def tour() -> int:
+    """Visit every stop: 0 if every result agrees with NumPy's, 1 if not."""
+    return 0 if show((visit(stop) for stop in stops()), sys.stdout) else 1

@@ -1,0 +1,9 @@
+"""The tour: what einsum is for, in order, with NumPy's answer and ours side by side."""
+
+from __future__ import annotations
+
+from .show import show
+from .stops import Stop, stops
+from .visit import Visit, visit
+
+__all__ = ["Stop", "Visit", "show", "stops", "visit"]
