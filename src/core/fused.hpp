@@ -1,0 +1,37 @@
+// The inner kernels of the fused loops: what a level provides, and the one form a block of work is handed to them in.
+#pragma once
+
+#include <cstdint>
+
+#include "types.hpp"
+
+namespace einstride {
+
+inline constexpr int max_factors = 3;
+
+// rows x terms x length products. Row r of the output is the sum over the terms t of the product of the factors;
+// factor i of (r, t) starts at in[i] + row_at[i][r] + term_at[i][t] and is either `length` adjacent numbers of
+// the compute type (a vector) or a single one (a scalar). Distances are bytes. No term at all gives zeros.
+struct FusedBlock {
+    std::int64_t rows;
+    std::int64_t terms;
+    std::int64_t length;
+    const char* in[max_factors];
+    const std::int64_t* row_at[max_factors];
+    const std::int64_t* term_at[max_factors];
+    char* out;
+    const std::int64_t* out_at;
+    bool add;  // to what the output holds
+};
+
+using FusedFn = void (*)(const FusedBlock&);
+
+// Indexed by the number of vectors (1..3) and of scalars among the factors; vectors come first.
+using FusedTable = FusedFn[max_factors + 1][max_factors];
+
+struct FusedKernels {
+    FusedTable map[acc_count];  // a row of the output is a vector
+    FusedTable dot[acc_count];  // a row of the output is one number: the vectors are summed too
+};
+
+}  // namespace einstride
