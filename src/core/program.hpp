@@ -33,6 +33,9 @@ struct Step {
 // Slots 0..operands-1 are the operands, slot `operands` is the output, later ones are intermediates
 // at a byte offset into one workspace.
 struct Program {
+    Program() = default;
+    Program(Program&&) = default;  // and no copies: a kernel has one owner
+
     int operands = 0;
     std::vector<std::int64_t> offsets;  // of the intermediates
     std::int64_t workspace = 0;         // bytes

@@ -1,0 +1,178 @@
+// The extension module: everything but the repeated call, which is bind_call.cpp's.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include <nanobind/stl/optional.h>
+
+#include "bind_call.hpp"
+#include "level.hpp"
+#include "measure.hpp"
+#include "memory.hpp"
+#include "parallel.hpp"
+#include "program.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace einstride {
+namespace {
+
+using LoopData = std::tuple<int, std::int64_t, std::vector<std::int64_t>>;
+using StepData = std::tuple<int, std::vector<int>, std::vector<int>, std::vector<LoopData>>;
+
+void require(bool condition, const char* message) {
+    if (!condition) throw nb::value_error(message);
+}
+
+Step make_step(const StepData& data, std::size_t slots) {
+    const auto& [kernel, step_slots, codes, loop_data] = data;
+    require(step_slots.size() >= 2 && step_slots.size() == codes.size(), "a step has an input, an output, and one type a slot");
+    for (const int slot : step_slots)
+        require(slot >= 0 && static_cast<std::size_t>(slot) < slots, "a step names a slot that does not exist");
+
+    std::vector<DType> types;
+    for (const int code : codes) {
+        require(code >= 0 && code < dtype_count, "unknown dtype code");
+        types.push_back(static_cast<DType>(code));
+    }
+    std::vector<Loop> loops;
+    for (const auto& [role, extent, strides] : loop_data) {
+        require(role >= 0 && role <= static_cast<int>(Role::contracted), "unknown role");
+        require(extent >= 0, "a loop's extent is negative");
+        require(strides.size() == types.size(), "a loop has one stride a slot");
+        loops.push_back({static_cast<Role>(role), extent, strides});
+    }
+    switch (kernel) {
+        case static_cast<int>(KernelId::contract):
+            require(types.size() == 3, "a contraction has two inputs");
+            return {step_slots, make_contract(loops, types)};
+        case static_cast<int>(KernelId::fused): return {step_slots, make_fused(loops, types)};
+        default: throw nb::value_error("unknown kernel");
+    }
+}
+
+void make_program(Program* place, int operands, const std::vector<StepData>& steps,
+                  const std::vector<std::int64_t>& offsets, std::int64_t workspace, bool long_running) {
+    require(operands >= 0, "a program has no operands");
+    for (const std::int64_t offset : offsets) require(offset >= 0 && offset <= workspace, "an intermediate lies outside the workspace");
+    Program program;
+    program.operands = operands;
+    program.offsets = offsets;
+    program.workspace = workspace;
+    program.long_running = long_running;
+    const std::size_t slots = static_cast<std::size_t>(operands) + 1 + offsets.size();
+    for (const StepData& step : steps) program.steps.push_back(make_step(step, slots));
+    new (place) Program(std::move(program));
+}
+
+void checked(bool done) {
+    if (!done) throw nb::python_error();
+}
+
+}  // namespace
+}  // namespace einstride
+
+NB_MODULE(_core, m) {
+    using namespace einstride;
+    m.doc() = "The compiled engine: programs, the repeated call, threads and memory.";
+    if (!init_calls() || !add_einsum(m.ptr())) throw nb::python_error();
+    // Programs live in caches until the process ends.
+    nb::set_leak_warnings(false);
+
+    nb::class_<Program>(m, "Program", "Steps that turn operands into an output, ready to run from any thread.")
+        .def("__init__", &make_program, "operands"_a, "steps"_a, "offsets"_a, "workspace"_a, "long_running"_a = true,
+             nb::sig("def __init__(self, operands: int, "
+                     "steps: Sequence[tuple[int, Sequence[int], Sequence[int], Sequence[tuple[int, int, Sequence[int]]]]], "
+                     "offsets: Sequence[int], workspace: int, long_running: bool = True) -> None"),
+             "A step is (kernel, slots, dtype codes, loops), a loop (role, extent, byte strides). Slots 0 .. operands - 1\n"
+             "are the operands, the next is the output, later ones are intermediates at offsets into the workspace.")
+        .def(
+            "run", [](const Program& program, nb::handle operands, nb::handle out) { checked(run(program, operands.ptr(), out.ptr())); },
+            "operands"_a, "out"_a,
+            nb::sig("def run(self, operands: tuple[numpy.ndarray, ...], out: numpy.ndarray) -> None"),
+            "Fill `out`. The arrays must have the shapes, strides and dtypes the program was lowered for.\n"
+            "Raises MemoryError and KeyboardInterrupt.")
+        .def_ro("long_running", &Program::long_running)
+        .def_ro("workspace", &Program::workspace);
+
+    m.def("set_miss", [](nb::callable function) { set_miss(function.ptr()); }, "function"_a,
+          "Name the function einsum calls, with its own arguments, where it has no answer yet.");
+    m.def(
+        "remember",
+        [](nb::object subscripts, nb::object operands, nb::object out, nb::object optimize, nb::object program,
+           nb::object shape, nb::object strides, nb::object dtype, std::optional<int> view_of, bool zeroed) {
+            Answer answer;
+            if (!program.is_none()) {
+                answer.owner = program.ptr();
+                answer.program = nb::cast<const Program*>(program);
+            }
+            answer.shape = shape.ptr();
+            answer.strides = strides.ptr();
+            answer.dtype = dtype.ptr();
+            answer.view_of = view_of.value_or(-1);
+            answer.zeroed = zeroed;
+            checked(remember(subscripts.ptr(), operands.ptr(), out.ptr(), optimize.ptr(), answer));
+        },
+        "subscripts"_a, "operands"_a, "out"_a.none(), "optimize"_a.none(), "program"_a.none(), "shape"_a, "strides"_a,
+        "dtype"_a, "view_of"_a.none(), "zeroed"_a,
+        nb::sig("def remember(subscripts: object, operands: tuple[numpy.ndarray, ...], out: numpy.ndarray | None, "
+                "optimize: object, program: Program | None, shape: tuple[int, ...], strides: tuple[int, ...], "
+                "dtype: numpy.dtype, view_of: int | None, zeroed: bool) -> None"),
+        "Answer such a call from now on without Python: by running `program` on a new array of this shape, strides and\n"
+        "dtype (cleared first if `zeroed`), or on `out`; or, without a program, by a view of operand `view_of`.");
+    m.def("forget", &forget, "Forget every remembered call.");
+    m.def(
+        "empty",
+        [](nb::object shape, nb::object strides, nb::object dtype) {
+            PyObject* array = empty(shape.ptr(), strides.ptr(), dtype.ptr());
+            checked(array != nullptr);
+            return nb::steal(array);
+        },
+        "shape"_a, "strides"_a, "dtype"_a,
+        nb::sig("def empty(shape: tuple[int, ...], strides: tuple[int, ...], dtype: numpy.dtype) -> numpy.ndarray"),
+        "A new array, its contents undefined; a large one lies in recycled memory. The strides are dense, in any order.");
+
+    m.def("num_threads", &num_threads, "The number of threads long work runs on.");
+    m.def(
+        "set_num_threads",
+        [](int count) {
+            require(count >= 1, "count must be at least 1");
+            const nb::gil_scoped_release released;
+            set_num_threads(count);
+        },
+        "count"_a, "Set the number of threads for the whole process. Results do not depend on it.");
+
+    m.def("level_name", [] { return level().name; }, "The instruction-set level in use; EINSTRIDE_LEVEL names a lower one.");
+    m.def("memory_held", &memory_held, "Bytes of packing buffers and workspace held now.");
+    m.def("memory_peak", &memory_peak, "The most held since reset_memory_peak().");
+    m.def("reset_memory_peak", &reset_memory_peak, "Start memory_peak() from what is held now.");
+    m.def("memory_cached", &memory_cached, "Bytes of freed outputs kept for later ones.");
+    m.def(
+        "measure_flops",
+        [](int acc) {
+            require(acc >= 0 && acc < acc_count, "unknown compute type");
+            const nb::gil_scoped_release released;
+            return measure_flops(static_cast<Acc>(acc));
+        },
+        "acc"_a,
+        "The flops per second all threads reach on registers: 0 int16, 1 int32, 2 int64, 3 float32, 4 float64,\n"
+        "5 complex64, 6 complex128 (a complex multiply-add is 2 flops here, as everywhere).");
+    m.def(
+        "measure_bandwidth",
+        [](std::int64_t bytes) {
+            require(bytes > 0, "bytes must be positive");
+            const nb::gil_scoped_release released;
+            return measure_bandwidth(bytes);
+        },
+        "bytes"_a = std::int64_t{256} << 20, "The bytes per second all threads read from a working set of this size.");
+}
