@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import einstride
 from einstride import cli, tour
 from einstride.tour.show import plain_visit, summary
 
@@ -128,8 +127,3 @@ def test_the_command_needs_a_known_word(capsys: pytest.CaptureFixture[str]) -> N
         cli.main(["sightseeing"])
     assert error.value.code == 2
     assert "tour" in capsys.readouterr().err
-
-
-def test_the_public_package_is_what_the_tour_uses() -> None:
-    assert tour.visit.__defaults__ is not None
-    assert einstride.einsum in tour.visit.__defaults__

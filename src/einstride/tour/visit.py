@@ -53,7 +53,7 @@ def visit(stop: Stop, einsum: Callable[..., Any] = einsum, seconds: float = 0.3)
     return Visit(
         stop,
         reading(made.problem.expression, stop.names),
-        kernel_of(made),
+        kernel_of(made, ours, stop),
         numpy,
         ours,
         float(np.max(differences, initial=0)) if alike else math.inf,
@@ -75,10 +75,11 @@ def rounding(stop: Stop, made: Plan) -> Array:
     return np.asarray(2 * (summed + len(stop.arrays)) * np.finfo(dtype).eps * sizes)
 
 
-def kernel_of(made: Plan) -> str:
-    """The kernels a plan runs, in order; a view runs none."""
-    steps = made.program.steps if made.program else ()
-    return ", ".join(step.kernel for step in steps) or "view"
+def kernel_of(made: Plan, ours: Array, stop: Stop) -> str:
+    """The kernels that ran, in order; a result that lies in an operand's memory needed none."""
+    if any(np.shares_memory(ours, array) for array in stop.arrays):
+        return "view"
+    return ", ".join(step.kernel for step in made.program.steps) if made.program else "numpy"
 
 
 def timed(first: Callable[[], Any], second: Callable[[], Any], seconds: float) -> tuple[float, float]:
