@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from numbers import Integral
 from typing import TypeAlias
 
 from .errors import OperandTypeError, ShapeError, SubscriptsError, pointed
@@ -106,7 +107,7 @@ def parse_interleaved(
             ) from None
         for position, label in enumerate(listed):
             text += ", " if position else ""
-            name = _ELLIPSIS if label is Ellipsis else _name(label)
+            name = _name(label)
             try:
                 hash(label)
             except TypeError:
@@ -153,7 +154,9 @@ def spell(expression: Expression) -> tuple[str, tuple[tuple[tuple[int, int], ...
 
 
 def _name(label: Hashable) -> str:
-    return label if isinstance(label, str) else repr(label)
+    if label is Ellipsis:
+        return _ELLIPSIS
+    return label if isinstance(label, str) else str(int(label)) if isinstance(label, Integral) else repr(label)
 
 
 def _scan(text: str) -> _Spelling:

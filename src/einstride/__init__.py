@@ -1,0 +1,33 @@
+"""einstride: a compiled einsum that takes numpy.einsum's place."""
+
+from ._core import num_threads, set_num_threads
+from .api import Plan, einsum, einsum_path, plan
+from .errors import (
+    EinsumError,
+    OperandTypeError,
+    OptionError,
+    OutputError,
+    PathError,
+    PlanMemoryError,
+    ShapeError,
+    SizeError,
+    SubscriptsError,
+)
+
+__all__ = [
+    "EinsumError",
+    "OperandTypeError",
+    "OptionError",
+    "OutputError",
+    "PathError",
+    "Plan",
+    "PlanMemoryError",
+    "ShapeError",
+    "SizeError",
+    "SubscriptsError",
+    "einsum",
+    "einsum_path",
+    "num_threads",
+    "plan",
+    "set_num_threads",
+]

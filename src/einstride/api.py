@@ -1,0 +1,393 @@
+"""einsum, einsum_path, plan: argument forms in, arrays, paths and Plans out. The only caches are here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from . import _core
+from .array import (
+    Array,
+    DType,
+    Strides,
+    as_operand,
+    check_arithmetic,
+    check_options,
+    check_out,
+    dense_strides,
+    is_direct,
+    layout,
+    load,
+    native,
+    result_type,
+    type_code,
+    view,
+)
+from .cost import Cost, roofline, tree_cost
+from .errors import OperandTypeError, OptionError, PlanMemoryError, ShapeError, SubscriptsError
+from .expression import Shape, parse, parse_interleaved
+from .lower import lower
+from .machine import detect
+from .problem import Problem, bind, checked_size
+from .program import ITEMSIZES, Program, intermediate_type
+from .run import load_program, run_namespace
+from .search import Budget, Optimize, search
+from .tree import Tree, node_labels, to_path
+
+_MOST_PLANS = 1024
+_MOST_PROGRAMS = 2048
+
+# NumPy's own, for operands whose type takes np.einsum over; np.einsum itself may be ours by the time of a call.
+_numpy_einsum: Callable[..., Any] = np.einsum
+
+# NumPy 1 looks at the values of 0-d operands to promote dtypes, so there a dtype alone does not tell the result's.
+_PROMOTES_BY_VALUE = int(np.__version__.split(".")[0]) < 2
+
+# The terms as the caller wrote them: a subscripts string, or label lists of which the last is the output's or None.
+Form: TypeAlias = str | tuple[Hashable, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An einsum worked out for given shapes and dtypes: call it with arrays, any number of times, from any thread.
+
+    Attributes:
+        problem: the expression with its extents.
+        tree: the contraction tree.
+        dtypes: what each operand must be.
+        dtype: what the result is.
+        strides: the byte strides per operand that `program` is for; a call with others runs a program of its own.
+
+    >>> p = plan("ij,jk->ik", (3, 4), (4, 5))
+    >>> p(np.ones((3, 4)), np.ones((4, 5))).shape
+    (3, 5)
+    >>> p.cost
+    Cost(flops=120, bytes=376, peak=120)
+    >>> p.path
+    ['einsum_path', (0, 1)]
+    """
+
+    problem: Problem
+    tree: Tree
+    dtypes: tuple[DType, ...]
+    dtype: DType
+    strides: Strides
+
+    def __call__(self, *operands: object, out: Array | None = None) -> Any:
+        """The result for arrays of the planned shapes and dtypes, or ``out`` filled with it.
+
+        Raises:
+            ShapeError: there are more or fewer operands, or one has another shape.
+            OperandTypeError: an operand has another dtype.
+            OutputError: ``out`` has the wrong shape or is read-only.
+        """
+        return einsum(self, *operands, out=out)
+
+    @property
+    def cost(self) -> Cost:
+        """Flops, bytes moved and peak memory in bytes."""
+        return tree_cost(self.problem, self.tree, self.dtype.itemsize)
+
+    @property
+    def path(self) -> list[Any]:
+        """The tree as NumPy writes one, good for ``optimize=``."""
+        return ["einsum_path", *to_path(self.tree)]
+
+    @property
+    def program(self) -> Program | None:
+        """The steps and their kernels for the planned strides; None for dtypes that the engine leaves to NumPy."""
+        if type_code(self.dtype) is None:
+            return None
+        _, strides = layout(self.problem, self.strides, self.dtypes, "K", self.dtype.itemsize)
+        return _lowered(self.problem, self.tree, self.dtypes, self.dtype, self.strides, strides)[0]
+
+    def explain(self) -> str:
+        """In plain text, per step: labels by role, extents, kernel and why, flops, bytes, predicted time."""
+        from .explain.text import explain_text
+
+        return explain_text(self)
+
+
+def plan(
+    subscripts: object,
+    /,
+    *operands: object,
+    dtype: object = None,
+    optimize: Optimize = "auto",
+    memory: int | None = None,
+) -> Plan:
+    """Work out an einsum without running it. An operand is an array or, as a tuple of int, a shape.
+
+    Operands given as shapes have dtype ``dtype``, or float64. The other arguments are those of `einsum`.
+
+    Raises:
+        EinsumError: as `einsum` does.
+
+    >>> plan("ij,jk,kl->il", (10, 100), (100, 100), (100, 10)).path
+    ['einsum_path', (0, 1), (0, 1)]
+    """
+    form, values = _split((subscripts, *operands))
+    assumed = result_type((), None, np.float64 if dtype is None else dtype)
+    given: list[Array | DType] = []
+    shapes: list[Shape] = []
+    strides: list[tuple[int, ...]] = []
+    for number, value in enumerate(values):
+        if isinstance(value, tuple) and all(isinstance(extent, int) for extent in value):
+            if any(extent < 0 for extent in value):
+                raise ShapeError(f"operand {number} has the shape {value}, in which an extent is negative")
+            given.append(assumed)
+            shapes.append(value)
+            strides.append(dense_strides(value, range(len(value)), assumed.itemsize))
+        else:
+            array = as_operand(value, number)
+            given.append(array)
+            shapes.append(array.shape)
+            strides.append(array.strides)
+    dtypes = tuple([native(item if isinstance(item, np.dtype) else item.dtype) for item in given])
+    wanted = result_type(given, None, dtype)
+    check_arithmetic(wanted, dtypes)
+    problem, tree = _planned(form, tuple(shapes), wanted, _optimize_key(optimize), _memory_key(memory))
+    return Plan(problem, tree, dtypes, wanted, tuple(strides))
+
+
+def einsum_path(subscripts: object = "", /, *operands: object, optimize: Optimize = "auto") -> tuple[list[Any], str]:
+    """The order in which `einsum` would contract these operands, in NumPy's form, and NumPy's table about it.
+
+    The path can be given to ``optimize=`` of either library. With ``optimize="auto"`` it is einstride's own, of least
+    predicted time; the named planners give NumPy's.
+
+    Raises:
+        EinsumError: as `einsum` does.
+
+    >>> a, b, c = np.ones((10, 100)), np.ones((100, 100)), np.ones((100, 10))
+    >>> einsum_path("ij,jk,kl->il", a, b, c)[0]
+    ['einsum_path', (0, 1), (0, 1)]
+    """
+    from .explain.numpy_table import numpy_table
+
+    form, values = _split((subscripts, *operands))
+    arrays = [as_operand(value, number) for number, value in enumerate(values)]
+    wanted = result_type(arrays, None, None)
+    shapes = tuple([array.shape for array in arrays])
+    problem, tree = _planned(form, shapes, wanted, _optimize_key(optimize), None)
+    return ["einsum_path", *to_path(tree)], numpy_table(problem, tree)
+
+
+def _einsum(
+    *arguments: object,
+    out: Any = None,
+    dtype: object = None,
+    order: object = "K",
+    casting: object = "safe",
+    optimize: Any = "auto",
+    memory: int | None = None,
+) -> Any:
+    """What `einsum` calls for a call it has no answer to yet; it leaves the answer for the next such call."""
+    first = arguments[0] if arguments else ""
+    if isinstance(first, Plan):
+        form, values = None, arguments[1:]
+    else:
+        form, values = _split(arguments)
+    if any(map(_takes_over, values)):
+        named = {"out": out, "dtype": dtype, "order": order, "casting": casting, "optimize": optimize}
+        asked = {name: value for name, value in named.items() if value is not _DEFAULTS[name]}
+        return _numpy_einsum(*arguments, **asked)
+
+    order, casting = check_options(order, casting)
+    arrays = tuple([as_operand(value, number) for number, value in enumerate(values)])
+    if out is not None and not isinstance(out, np.ndarray):
+        raise OperandTypeError(f"out= must be an array, not {type(out).__name__}")
+    if isinstance(first, Plan):
+        _check_planned(first, arrays)
+        problem, tree, wanted = first.problem, first.tree, first.dtype
+    else:
+        wanted = result_type(arrays, out, dtype)
+        shapes = tuple([array.shape for array in arrays])
+        problem, tree = _planned(form, shapes, wanted, _optimize_key(optimize), _memory_key(memory))
+
+    simple = (
+        all(array is value for array, value in zip(arrays, values, strict=True))
+        and dtype is None
+        and order == "K"
+        and casting == "safe"
+        and memory is None
+        and isinstance(first, str | Plan)
+        and isinstance(optimize, str | bool | None)
+        and not (_PROMOTES_BY_VALUE and any(array.ndim == 0 for array in arrays))
+    )
+    if out is None and len(arrays) == 1 and native(arrays[0].dtype) == wanted:
+        shown = view(problem, arrays[0])
+        if shown is not None:
+            if simple and type_code(wanted) is not None:
+                _core.remember(first, arrays, None, optimize, None, shown.shape, shown.strides, wanted, 0, False)
+            return shown[()] if shown.ndim == 0 else shown
+
+    check_arithmetic(wanted, [array.dtype for array in arrays])
+    itemsize = wanted.itemsize
+    dtypes = tuple([native(array.dtype) for array in arrays])
+    loaded = load(arrays, wanted, casting)
+    shape, strides = layout(problem, tuple([array.strides for array in arrays]), dtypes, order, itemsize)
+    if out is not None:
+        check_out(out, shape, wanted, casting)
+    direct = out is not None and is_direct(out, wanted, loaded)
+    code = type_code(wanted)
+    if code is None:
+        result = np.ndarray(shape, wanted, strides=strides)
+        result[...] = run_namespace(problem, tree, [array.astype(wanted, copy=False) for array in loaded])
+    else:
+        result = out if direct else _core.empty(shape, strides, wanted)
+        lowered = _lowered(
+            problem,
+            tree,
+            tuple([array.dtype for array in loaded]),
+            wanted,
+            tuple([array.strides for array in loaded]),
+            result.strides,
+        )
+        program, compiled = lowered
+        if memory is not None and program.workspace > memory:
+            raise PlanMemoryError(_memory_message(problem, program.workspace, memory))
+        if program.cleared:
+            result.fill(0)
+        compiled.run(loaded, result)
+        if simple and loaded == arrays and (direct or out is None):
+            _core.remember(first, arrays, out, optimize, compiled, shape, result.strides, wanted, None, program.cleared)
+    if out is None:
+        return result[()] if result.ndim == 0 else result
+    if not direct:
+        np.copyto(out, result, casting="unsafe")  # check_out has asked the casting rule
+    return out
+
+
+_DEFAULTS = {"out": None, "dtype": None, "order": "K", "casting": "safe", "optimize": "auto"}
+
+
+def _takes_over(value: object) -> bool:
+    """Whether the value's type has np.einsum done its own way (NEP 18)."""
+    if type(value) is np.ndarray:
+        return False
+    method = getattr(type(value), "__array_function__", None)
+    return method is not None and method is not np.ndarray.__array_function__
+
+
+def _split(arguments: Sequence[object]) -> tuple[Form, tuple[object, ...]]:
+    """Tell ``(subscripts, a, b)`` from ``(a, labels, b, labels, labels)``: the terms, and the operands."""
+    if not arguments:
+        raise SubscriptsError('einsum needs subscripts and operands, as in einsum("ij,jk->ik", a, b)')
+    first = arguments[0]
+    if isinstance(first, bytes):
+        first = first.decode()
+    if isinstance(first, str):
+        return str(first), tuple(arguments[1:])
+    if len(arguments) == 1:
+        raise OperandTypeError(
+            f"the subscripts must be a string, not {type(first).__name__}, "
+            "or operands and their labels must alternate: einsum(a, [0, 1], b, [1, 2], [0, 2])"
+        )
+    paired = len(arguments) // 2 * 2
+    labels = (*arguments[1:paired:2], arguments[-1] if len(arguments) > paired else None)
+    return tuple(map(_frozen, labels)), tuple(arguments[:paired:2])
+
+
+def _frozen(labels: object) -> object:
+    """Label lists as tuples, so that calls can be compared; anything else is left for the parser to refuse."""
+    try:
+        return None if labels is None else tuple(labels)  # type: ignore[arg-type]
+    except TypeError:
+        return labels
+
+
+def _optimize_key(optimize: object) -> Hashable:
+    """``optimize`` as a value that can be compared: lists as tuples, NumPy's None as False."""
+    if optimize is None or isinstance(optimize, bool | np.bool_):
+        return bool(optimize)
+    if isinstance(optimize, list | tuple):
+        return tuple([tuple(step) if isinstance(step, list | tuple) else step for step in optimize])
+    if isinstance(optimize, str):
+        return optimize
+    raise OperandTypeError(
+        f"optimize={optimize!r} is not a planner; there are 'auto', 'greedy', 'optimal', True, False, "
+        "(name, most elements) and ['einsum_path', (0, 1), ...]"
+    )
+
+
+def _memory_key(memory: object) -> int | None:
+    if memory is None or (isinstance(memory, int | np.integer) and not isinstance(memory, bool) and memory >= 0):
+        return None if memory is None else int(memory)
+    raise OptionError(f"memory={memory!r} is not a number of bytes, 0 or more")
+
+
+def _memory_message(problem: Problem, needed: int, allowed: int) -> str:
+    return (
+        f"the intermediates need {needed} bytes at one time, but memory={allowed} was allowed\n  {problem.expression}"
+    )
+
+
+def _planned(
+    form: Form, shapes: tuple[Shape, ...], dtype: DType, optimize: Hashable, memory: int | None
+) -> tuple[Problem, Tree]:
+    try:
+        hash((form, optimize))
+    except TypeError:
+        # A label or a path that cannot be compared is about to be refused with a message.
+        return _plan_anew(form, shapes, dtype, optimize, memory)
+    return _plan_kept(form, shapes, dtype, optimize, memory)
+
+
+def _plan_anew(
+    form: Form, shapes: tuple[Shape, ...], dtype: DType, optimize: Any, memory: int | None
+) -> tuple[Problem, Tree]:
+    ranks = tuple(map(len, shapes))
+    if isinstance(form, str):
+        expression = parse(form, ranks, shapes)
+    else:
+        *labels, output = form
+        expression = parse_interleaved(labels, output, ranks, shapes)  # type: ignore[arg-type]
+    problem = bind(expression, shapes)
+    code = type_code(dtype)
+    kept = dtype.itemsize if code is None else ITEMSIZES[intermediate_type(code)]
+    checked_size(problem, expression.output, dtype.itemsize)
+    tree = search(problem, optimize, Budget(memory, kept, roofline(kept)))
+    for labels in node_labels(problem, tree)[len(shapes) : -1]:
+        checked_size(problem, labels, kept)
+    return problem, tree
+
+
+_plan_kept = lru_cache(_MOST_PLANS)(_plan_anew)
+
+
+@lru_cache(_MOST_PROGRAMS)
+def _lowered(
+    problem: Problem,
+    tree: Tree,
+    dtypes: tuple[DType, ...],
+    dtype: DType,
+    strides: Strides,
+    result_strides: tuple[int, ...],
+) -> tuple[Program, _core.Program]:
+    codes = [type_code(own) for own in (*dtypes, dtype)]
+    program = lower(problem, tree, strides, codes[:-1], codes[-1], result_strides, detect())  # type: ignore[arg-type]
+    return program, load_program(program)
+
+
+def _check_planned(planned: Plan, arrays: Sequence[Array]) -> None:
+    shapes = planned.problem.shapes
+    if len(arrays) != len(shapes):
+        raise ShapeError(f"the plan {planned.problem.expression} takes {len(shapes)} operands, got {len(arrays)}")
+    for number, (array, shape, dtype) in enumerate(zip(arrays, shapes, planned.dtypes, strict=True)):
+        if array.shape != shape:
+            raise ShapeError(
+                f"operand {number} has shape {array.shape}, the plan {planned.problem.expression} is for {shape}"
+            )
+        if native(array.dtype) != dtype:
+            raise OperandTypeError(
+                f"operand {number} is {array.dtype}, the plan {planned.problem.expression} is for {dtype}"
+            )
+
+
+_core.set_miss(_einsum)
+einsum = _core.einsum

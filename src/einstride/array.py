@@ -1,0 +1,258 @@
+"""Operand intake: what callers pass becomes arrays the engine can read, and where a result goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .errors import OperandTypeError, OptionError, OutputError, ShapeError
+from .expression import Shape
+from .problem import Problem, axis_strides, output_shape
+from .program import DTYPES
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+DType: TypeAlias = np.dtype[Any]
+Strides: TypeAlias = tuple[tuple[int, ...], ...]
+
+_CODES = {name: code for code, name in enumerate(DTYPES)}
+_CASTINGS = ("no", "equiv", "safe", "same_kind", "unsafe")
+_ORDERS = ("C", "F", "A", "K")
+
+
+def type_code(dtype: DType) -> int | None:
+    """The engine's code of an element type in native byte order; None where the engine lacks it.
+
+    >>> type_code(np.dtype("float32")), type_code(np.dtype(object))
+    (11, None)
+    """
+    return _CODES.get(dtype.name)
+
+
+def as_operand(value: object, number: int) -> Array:
+    """The value as a plain array, without a copy where it is one; as ``numpy.einsum`` reads it, except masked arrays.
+
+    Raises:
+        OperandTypeError: the value is None or a masked array, or cannot be an array.
+        ShapeError: nested lists are ragged.
+    """
+    if type(value) is np.ndarray:
+        return value
+    if value is None:
+        raise OperandTypeError(f"operand {number} is None; an operand is an array, a number or nested lists of numbers")
+    if isinstance(value, np.ma.MaskedArray):
+        raise OperandTypeError(
+            f"operand {number} is a masked array, whose mask a sum of products cannot follow; "
+            "pass `.filled(0)` to leave masked elements out of the sum, or `.data` to ignore the mask"
+        )
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        if isinstance(value, list | tuple):
+            raise ShapeError(f"operand {number} is a ragged list: its rows differ in length ({error})") from None
+        raise OperandTypeError(f"operand {number}, a {type(value).__name__}, is not an array: {error}") from error
+
+
+def native(dtype: DType) -> DType:
+    """The dtype in this machine's byte order."""
+    return dtype if dtype.isnative else dtype.newbyteorder("=")
+
+
+def check_options(order: object, casting: object) -> tuple[str, str]:
+    """``order`` and ``casting`` as NumPy spells them.
+
+    Raises:
+        OptionError: either is none of NumPy's.
+    """
+    spelled = "K" if order is None else order.upper() if isinstance(order, str) else order
+    if spelled not in _ORDERS:
+        raise OptionError(f"order={order!r} is not a memory order; there are 'C', 'F', 'A' and 'K'")
+    if casting not in _CASTINGS:
+        raise OptionError(f"casting={casting!r} is not a casting rule; there are {', '.join(map(repr, _CASTINGS))}")
+    return str(spelled), str(casting)
+
+
+def result_type(operands: Sequence[Array | DType], out: Array | None, dtype: object) -> DType:
+    """The type products are formed and summed in: ``dtype`` if given, else what NumPy promotes all operands to.
+
+    As in NumPy, ``out`` takes part in the promotion, and an operand is an array where its value may matter (NumPy 1).
+
+    Raises:
+        OperandTypeError: ``dtype`` is no dtype, or the operands' types have no common type.
+
+    >>> result_type((np.dtype("int8"), np.dtype("float32")), None, None)
+    dtype('float32')
+    """
+    if dtype is not None:
+        try:
+            return native(np.dtype(dtype))  # type: ignore[call-overload, no-any-return]
+        except TypeError as error:
+            raise OperandTypeError(f"dtype={dtype!r} is not a dtype: {error}") from None
+    every = operands if out is None else (*operands, out)
+    try:
+        return native(np.result_type(*every)) if every else np.dtype(float)
+    except TypeError as error:
+        types = ", ".join(
+            f"operand {number} is {operand if isinstance(operand, np.dtype) else operand.dtype}"
+            for number, operand in enumerate(operands)
+        )
+        raise OperandTypeError(f"the operands have no common dtype: {types} ({error})") from None
+
+
+def check_arithmetic(dtype: DType, dtypes: Sequence[DType]) -> None:
+    """Refuse element types that have no product and sum.
+
+    Raises:
+        OperandTypeError: naming the operand.
+    """
+    if type_code(dtype) is None and dtype.kind not in "Ofc":
+        number = next((number for number, own in enumerate(dtypes) if native(own) == dtype), None)
+        who = f"dtype={dtype}" if number is None else f"operand {number} is {dtype}, which"
+        raise OperandTypeError(f"{who} cannot be multiplied and summed; numbers, bool and object can")
+
+
+def load(arrays: Sequence[Array], dtype: DType, casting: str) -> tuple[Array, ...]:
+    """The arrays in native byte order and in types that convert to ``dtype`` without loss.
+
+    Most arrays come back as they are: the engine converts while it reads. A copy is made of byte-swapped arrays, and
+    where ``casting`` allows a conversion that NumPy does not call safe.
+
+    Raises:
+        OperandTypeError: ``casting`` forbids the conversion of an operand to ``dtype``.
+    """
+    loaded: list[Array] = []
+    for number, array in enumerate(arrays):
+        own = array.dtype
+        if own != dtype:
+            if not np.can_cast(array, dtype, casting):  # type: ignore[arg-type]
+                raise OperandTypeError(
+                    f"operand {number} is {own}, which casting={casting!r} does not convert to {dtype}; "
+                    + ("casting='unsafe' does" if casting != "unsafe" else "nothing does")
+                )
+            if not own.isnative:
+                array = array.astype(native(own))
+            if not (casting in ("no", "equiv", "safe") or np.can_cast(own, dtype, "safe")):
+                array = array.astype(dtype)
+        loaded.append(array)
+    return tuple(loaded)
+
+
+def check_out(out: object, shape: Shape, dtype: DType, casting: str) -> None:
+    """Check that ``out`` can take a result of this shape and dtype.
+
+    Raises:
+        OperandTypeError: it is not an array, or ``casting`` forbids the conversion to its dtype.
+        OutputError: its shape is wrong or it is read-only.
+    """
+    if not isinstance(out, np.ndarray):
+        raise OperandTypeError(f"out= must be an array, got {type(out).__name__}")
+    if isinstance(out, np.ma.MaskedArray):
+        raise OperandTypeError("out= is a masked array; its mask would not follow the result")
+    if out.shape != shape:
+        raise OutputError(f"out= has shape {out.shape}, the result has shape {shape}")
+    if not out.flags.writeable:
+        raise OutputError("out= is read-only")
+    if not np.can_cast(dtype, out.dtype, casting):  # type: ignore[arg-type]
+        raise OperandTypeError(
+            f"out= is {out.dtype}, which casting={casting!r} does not convert the result's {dtype} to"
+        )
+
+
+def is_direct(out: Array, dtype: DType, arrays: Sequence[Array]) -> bool:
+    """Whether a program may write its result into ``out`` as it goes: the right type, and memory of its own."""
+    if out.dtype != dtype or any(np.may_share_memory(out, array) for array in arrays):
+        return False
+    return all(stride for stride, extent in zip(out.strides, out.shape, strict=True) if extent > 1)
+
+
+def dense_strides(shape: Sequence[int], order: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    """Strides in bytes of an array without gaps whose axes lie in memory in ``order``, outermost first.
+
+    >>> dense_strides((2, 3, 5), (2, 0, 1), 8)
+    (24, 8, 48)
+    """
+    strides = [0] * len(shape)
+    for axis in reversed(order):
+        strides[axis] = itemsize
+        itemsize *= max(shape[axis], 1)
+    return tuple(strides)
+
+
+def is_contiguous(shape: Shape, strides: Sequence[int], itemsize: int, fortran: bool = False) -> bool:
+    """Whether elements lie without gaps in C order, or in Fortran order; axes of extent 1 may have any stride.
+
+    >>> is_contiguous((3, 1), (8, 99), 8), is_contiguous((3, 4), (8, 24), 8, fortran=True)
+    (True, True)
+    """
+    axes = range(len(shape))
+    dense = dense_strides(shape, axes[::-1] if fortran else axes, itemsize)
+    return all(a == b or extent == 1 for a, b, extent in zip(strides, dense, shape, strict=True))
+
+
+def axis_order(problem: Problem, strides: Strides, dtypes: Sequence[DType], order: str) -> Sequence[int]:
+    """The output's axes, outermost first, as ``order`` lays them out in memory.
+
+    ``'K'`` is C order when every operand is C-contiguous; else axes follow the operands' strides by the rule of NumPy's
+    iterator: an insertion sort from C order, in which an axis moves outward past those whose strides are smaller in
+    some operand and larger in none.
+    """
+    axes = range(len(problem.expression.output))
+    operands = list(zip(problem.shapes, strides, [dtype.itemsize for dtype in dtypes], strict=True))
+    if order == "F" or (order == "A" and all(is_contiguous(*operand, fortran=True) for operand in operands)):
+        return axes[::-1]
+    if order != "K" or all(is_contiguous(*operand) for operand in operands):
+        return axes
+    # A broadcast axis and one of extent 1 have no say.
+    tables = [axis_strides(problem, number, operand) for number, operand in enumerate(strides)]
+    steps = [
+        [abs(table.get(label, 0)) if extent > 1 else 0 for table in tables]
+        for label, extent in enumerate(problem.extents)
+    ]
+    placed: list[int] = []  # innermost first
+    for label in reversed(dict.fromkeys((*problem.expression.output, *range(len(problem.extents))))):
+        at = len(placed)
+        for position in range(len(placed) - 1, -1, -1):
+            pairs = [(a, b) for a, b in zip(steps[label], steps[placed[position]], strict=True) if a and b]
+            if pairs:
+                if any(b <= a for a, b in pairs):
+                    break
+                at = position
+        placed.insert(at, label)
+    return sorted(axes, key=lambda axis: -placed.index(problem.expression.output[axis]))
+
+
+def layout(
+    problem: Problem, strides: Strides, dtypes: Sequence[DType], order: str, itemsize: int
+) -> tuple[Shape, tuple[int, ...]]:
+    """The shape and the byte strides of a new result."""
+    shape = output_shape(problem)
+    return shape, dense_strides(shape, axis_order(problem, strides, dtypes, order), itemsize)
+
+
+def view(problem: Problem, array: Array) -> Array | None:
+    """The result as a view of the only operand, writable if that is; None where elements must be summed or repeated.
+
+    >>> square = np.arange(9).reshape(3, 3)
+    >>> from .expression import parse
+    >>> from .problem import bind
+    >>> diagonal = view(bind(parse("ii->i", (2,)), ((3, 3),)), square)
+    >>> diagonal[:] = 0
+    >>> square.trace()
+    np.int64(0)
+    """
+    (term,), output = problem.expression.inputs, problem.expression.output
+    if len(set(output)) < len(output) or len(set(term)) > len(output):
+        return None
+    shown = array
+    labels = list(term)
+    while len(labels) > len(output):
+        label = next(label for label in labels if labels.count(label) > 1)
+        first = labels.index(label)
+        second = labels.index(label, first + 1)
+        shown = shown.diagonal(0, first, second)
+        labels = [*labels[:first], *labels[first + 1 : second], *labels[second + 1 :], label]
+    shown = shown.transpose([labels.index(label) for label in output])
+    if array.flags.writeable and not shown.flags.writeable:
+        shown.flags.writeable = True  # NumPy's diagonal() is read-only; einsum's is not
+    return shown
