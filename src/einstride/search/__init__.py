@@ -108,8 +108,10 @@ def _named(problem: Problem, optimize: Optimize, budget: Budget) -> Tree:
         return _auto(problem, budget.seconds, largest)
     if optimize not in ("none", "greedy", "optimal"):
         raise OptionError(f"optimize={optimize!r} names no planner; {_PLANNERS}")
-    inputs, output = terms(problem), problem.expression.output
-    if optimize == "none" or count <= 2 or set(output).issuperset(*inputs):
+    # NumPy counts a broadcast axis at its label's extent.
+    inputs = [tuple(dict.fromkeys(term)) for term in problem.expression.inputs]
+    output = problem.expression.output
+    if optimize == "none" or count <= 2 or set().union(*inputs) <= set(output):
         return Tree((tuple(range(count)),))
     if largest is None:
         largest = max(volume(term, problem.extents) for term in (*problem.expression.inputs, output))
