@@ -87,10 +87,11 @@ constexpr std::int64_t max_task_rows = 512;
 constexpr std::int64_t max_task_columns = 2048;
 constexpr std::int64_t max_buffer_columns = 512;
 
-// Work is cut finer until there are this many tasks, so that a few threads of unequal speed finish together,
-// but never below the multiply-adds that repay handing a task out (some 20 microseconds).
-constexpr std::int64_t wanted_tasks = 8;
+// Work is cut into this many tasks a thread, so that threads of unequal speed finish together, but never below the
+// multiply-adds that repay handing a task out (some 20 microseconds).
+constexpr std::int64_t tasks_per_thread = 2;
 constexpr std::int64_t least_task = 1 << 19;
+constexpr std::int64_t max_splits = 16;
 
 // Rows of complex numbers that are packed at a time before they are rewritten as real ones.
 constexpr std::int64_t expand_rows = 32;
@@ -198,20 +199,23 @@ class Contract final : public Kernel {
         StoreFn store;
     };
 
-    // A side that already lies as the tile wants to read it need not be packed. Packing costs about one
-    // element a cycle; an element of the left side serves n / lanes vector multiply-adds, one of the right side m / lanes.
+    // A side that already lies as a tile wants to read it need not be packed. Packing costs about an element a
+    // nanosecond; an element of the left side then serves n / lanes vector multiply-adds, one of the right side m. A
+    // side that is read often is worth packing all the same, unless its rows are whole cache lines already.
     void choose_direct(bool native_left, bool native_right) {
         const bool left_lies = native_left && m_left_.regular() && k_left_.regular() &&
                                m_left_.stride() % real_size_ == 0 && k_left_.stride() % real_size_ == 0 &&
                                (parts_ == 1 || k_ == 1 || k_left_.stride() == size_);
         const bool right_lies = native_right && parts_ == 1 && n_right_.regular() && k_right_.regular() &&
                                 (n_ == 1 || n_right_.stride() == size_) && k_right_.stride() % real_size_ == 0;
-        const auto aliases = [](std::int64_t stride, std::int64_t count) {
+        // Rows a multiple of the cache's way apart evict each other.
+        const auto collides = [](std::int64_t stride, std::int64_t count) {
             return count > 8 && stride % 2048 == 0 && stride != 0;
         };
-        direct_left_ = left_lies && n_ <= 8 * columns_ && !aliases(m_left_.stride(), rows_) &&
-                       !(aliases(k_left_.stride(), k_));
-        direct_right_ = right_lies && m_ <= 10 * rows_ && !aliases(k_right_.stride(), k_);
+        direct_left_ = left_lies && n_ <= 8 * columns_ && !collides(m_left_.stride(), rows_) &&
+                       !collides(k_left_.stride(), k_);
+        direct_right_ = right_lies && !collides(k_right_.stride(), k_) &&
+                        (m_ <= 3 * rows_ || (k_right_.stride() % 64 == 0 && m_ <= 12 * rows_));
         direct_out_ = native_out_ && (n_ == 1 || (n_out_.regular() && n_out_.stride() == size_));
     }
 
@@ -222,39 +226,37 @@ class Contract final : public Kernel {
     }
 
     void choose_tasks() {
-        const std::int64_t work = m_ * n_ * std::max<std::int64_t>(k_, 1) * parts_ * parts_;
-        task_m_ = std::min(m_, max_task_rows / rows_ * rows_);
-        task_n_ = std::min(n_, max_task_columns / columns_ * columns_);
+        const std::int64_t work = m_ * n_ * k_ * parts_ * parts_;
         buffered_ = !native_out_ && k_ > k_block_;
-        if (buffered_) task_n_ = std::min(task_n_, max_buffer_columns / columns_ * columns_);
-        batches_ = std::clamp<std::int64_t>(least_task / std::max<std::int64_t>(work, 1), 1,
-                                            std::max<std::int64_t>(batch_ / wanted_tasks, 1));
-        if (work * batch_ < 2 * least_task) batches_ = batch_;
+        // Few outputs and a long k: k itself is cut, by shape alone, so that sums do not depend on the threads.
+        const std::int64_t outputs = batch_ * m_ * n_;
+        splits_ = 1;
+        while (splits_ < max_splits && outputs * splits_ * size_ <= (1 << 19) && k_ >= 4 * splits_ * k_block_ &&
+               batch_ * work / splits_ >= 2 * least_task)
+            splits_ *= 2;
+        split_k_ = ceil_div(k_, splits_);
+
+        const std::int64_t wanted = splits_ > 1 || batch_ * work < 2 * least_task ? 1 : tasks_per_thread * num_threads();
+        task_m_ = std::min(m_, max_task_rows / rows_ * rows_);
+        task_n_ = std::min(n_, (buffered_ ? max_buffer_columns : max_task_columns) / columns_ * columns_);
+        batches_ = wanted == 1 ? batch_ : std::clamp<std::int64_t>(least_task / work, 1, std::max<std::int64_t>(batch_ / wanted, 1));
         const auto count = [this] {
             return ceil_div(batch_, batches_) * ceil_div(m_, task_m_) * ceil_div(n_, task_n_);
         };
-        const auto divisible = [&] {
-            return task_m_ * task_n_ * k_ * parts_ * parts_ >= 2 * least_task && (task_m_ > 4 * rows_ || task_n_ > 2 * columns_);
-        };
-        while (count() < wanted_tasks && batches_ == 1 && divisible()) {
-            if (task_m_ * 2 >= task_n_ && task_m_ > 4 * rows_)
+        while (count() < wanted && batches_ == 1 && task_m_ * task_n_ * k_ * parts_ * parts_ >= 2 * least_task) {
+            if (task_m_ >= task_n_ && task_m_ > 2 * rows_)
                 task_m_ = round_up(ceil_div(task_m_, 2), rows_);
-            else if (task_n_ > 2 * columns_)
+            else if (task_n_ > columns_)
                 task_n_ = round_up(ceil_div(task_n_, 2), columns_);
-            else
+            else if (task_m_ > rows_)
                 task_m_ = round_up(ceil_div(task_m_, 2), rows_);
+            else
+                break;
         }
         n_block_ = std::min(n_block_, round_up(task_n_, columns_));
         m_tasks_ = ceil_div(m_, task_m_);
         n_tasks_ = ceil_div(n_, task_n_);
         tasks_ = count();
-        // Few outputs and a long k: k itself is cut, by shape alone, so that the sums do not depend on the threads.
-        splits_ = 1;
-        const std::int64_t outputs = batch_ * m_ * n_;
-        while (tasks_ * splits_ < wanted_tasks && k_ >= 4 * splits_ * k_block_ && work * batch_ / splits_ >= 2 * least_task &&
-               outputs * splits_ * size_ <= (1 << 20))
-            splits_ *= 2;
-        split_k_ = ceil_div(k_, splits_);
     }
 
     void task(const Job& job, std::int64_t index) const {
