@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import statistics
+import time
 import timeit
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,8 @@ from bench.peers import CONTENDERS, Library
 
 START_SECONDS = 180.0
 SHORTEST_SAMPLE = 5e-4
+# Idle threads of OpenBLAS spin for 2**26 clock ticks after a call; they must not steal from whoever is next.
+SETTLE_SECONDS = 0.04
 MOST_SAMPLES = 1000
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -219,6 +222,7 @@ def _race_one(case: Case, workers: Sequence[Worker], pace: Pace, seed: int) -> d
     for _ in range(pace.turns):
         for worker in workers:
             if worker.name in medians and worker.name not in timings:
+                time.sleep(SETTLE_SECONDS)
                 try:
                     patience = START_SECONDS + 20 * pace.limit
                     medians[worker.name].append(worker.ask("time", pace.turn, seconds=patience))
