@@ -103,7 +103,7 @@ class Plan:
         if type_code(self.dtype) is None:
             return None
         _, strides = layout(self.problem, self.strides, self.dtypes, "K", self.dtype.itemsize)
-        return _lowered(self.problem, self.tree, self.dtypes, self.dtype, self.strides, strides)[0]
+        return _lowered(self.problem, self.tree, (self.dtypes, self.strides), (self.dtype, strides))[0]
 
     def explain(self) -> str:
         """In plain text, per step: labels by role, extents, kernel and why, flops, bytes, predicted time."""
@@ -150,8 +150,13 @@ def plan(
     dtypes = tuple([native(item if isinstance(item, np.dtype) else item.dtype) for item in given])
     wanted = result_type(given, None, dtype)
     check_arithmetic(wanted, dtypes)
-    problem, tree = _planned(form, tuple(shapes), wanted, _optimize_key(optimize), _memory_key(memory))
-    return Plan(problem, tree, dtypes, wanted, tuple(strides))
+    allowed = _memory_key(memory)
+    problem, tree = _planned(form, tuple(shapes), wanted, _optimize_key(optimize), allowed)
+    planned = Plan(problem, tree, dtypes, wanted, tuple(strides))
+    needed = planned.program
+    if allowed is not None and needed is not None and needed.workspace > allowed:
+        raise PlanMemoryError(_needs(problem, needed.workspace, allowed))
+    return planned
 
 
 def einsum_path(subscripts: object = "", /, *operands: object, optimize: Optimize = "auto") -> tuple[list[Any], str]:
@@ -188,10 +193,7 @@ def _einsum(
 ) -> Any:
     """What `einsum` calls for a call it has no answer to yet; it leaves the answer for the next such call."""
     first = arguments[0] if arguments else ""
-    if isinstance(first, Plan):
-        form, values = None, arguments[1:]
-    else:
-        form, values = _split(arguments)
+    form, values = (first, arguments[1:]) if isinstance(first, Plan) else _split(arguments)
     if any(map(_takes_over, values)):
         named = {"out": out, "dtype": dtype, "order": order, "casting": casting, "optimize": optimize}
         asked = {name: value for name, value in named.items() if value is not _DEFAULTS[name]}
@@ -201,66 +203,74 @@ def _einsum(
     arrays = tuple([as_operand(value, number) for number, value in enumerate(values)])
     if out is not None and not isinstance(out, np.ndarray):
         raise OperandTypeError(f"out= must be an array, not {type(out).__name__}")
-    if isinstance(first, Plan):
-        _check_planned(first, arrays)
-        problem, tree, wanted = first.problem, first.tree, first.dtype
+    if isinstance(form, Plan):
+        _check_planned(form, arrays)
+        problem, tree, wanted = form.problem, form.tree, form.dtype
     else:
         wanted = result_type(arrays, out, dtype)
         shapes = tuple([array.shape for array in arrays])
         problem, tree = _planned(form, shapes, wanted, _optimize_key(optimize), _memory_key(memory))
 
-    simple = (
-        all(array is value for array, value in zip(arrays, values, strict=True))
-        and dtype is None
-        and order == "K"
-        and casting == "safe"
-        and memory is None
+    result, answer = _evaluate(problem, tree, arrays, out, wanted, order, casting, memory)
+    # The compiled path takes what it can compare: the arrays themselves, and of the keywords `out` and `optimize`.
+    if (
+        answer is not None
         and isinstance(first, str | Plan)
+        and all(array is value for array, value in zip(arrays, values, strict=True))
+        and (dtype, order, casting, memory) == (None, "K", "safe", None)
         and isinstance(optimize, str | bool | None)
         and not (_PROMOTES_BY_VALUE and any(array.ndim == 0 for array in arrays))
-    )
-    if out is None and len(arrays) == 1 and native(arrays[0].dtype) == wanted:
+    ):
+        _core.remember(first, arrays, out, optimize, *answer)
+    return result[()] if out is None and result.ndim == 0 else result
+
+
+# How `_core.remember` is told to repeat a call: a program, the result's shape, byte strides and dtype, or the operand
+# that the result is a view of, and whether the result must be cleared before the program runs.
+_Answer: TypeAlias = tuple[_core.Program | None, Shape, tuple[int, ...], DType, int | None, bool]
+
+
+def _evaluate(
+    problem: Problem,
+    tree: Tree,
+    arrays: tuple[Array, ...],
+    out: Array | None,
+    dtype: DType,
+    order: str,
+    casting: str,
+    memory: int | None,
+) -> tuple[Array, _Answer | None]:
+    """The result, in ``out`` if given, and how to get it again from other arrays of the same layouts, if that is how
+    it was made."""
+    if out is None and len(arrays) == 1 and native(arrays[0].dtype) == dtype:
         shown = view(problem, arrays[0])
         if shown is not None:
-            if simple and type_code(wanted) is not None:
-                _core.remember(first, arrays, None, optimize, None, shown.shape, shown.strides, wanted, 0, False)
-            return shown[()] if shown.ndim == 0 else shown
+            known = type_code(arrays[0].dtype) is not None and arrays[0].dtype.isnative
+            return shown, ((None, shown.shape, shown.strides, dtype, 0, False) if known else None)
 
-    check_arithmetic(wanted, [array.dtype for array in arrays])
-    itemsize = wanted.itemsize
-    dtypes = tuple([native(array.dtype) for array in arrays])
-    loaded = load(arrays, wanted, casting)
-    shape, strides = layout(problem, tuple([array.strides for array in arrays]), dtypes, order, itemsize)
+    check_arithmetic(dtype, [array.dtype for array in arrays])
+    loaded = load(arrays, dtype, casting)
+    dtypes, strides = tuple([array.dtype for array in loaded]), tuple([array.strides for array in loaded])
+    shape, result_strides = layout(problem, strides, dtypes, order, dtype.itemsize)
     if out is not None:
-        check_out(out, shape, wanted, casting)
-    direct = out is not None and is_direct(out, wanted, loaded)
-    code = type_code(wanted)
-    if code is None:
-        result = np.ndarray(shape, wanted, strides=strides)
-        result[...] = run_namespace(problem, tree, [array.astype(wanted, copy=False) for array in loaded])
-    else:
-        result = out if direct else _core.empty(shape, strides, wanted)
-        lowered = _lowered(
-            problem,
-            tree,
-            tuple([array.dtype for array in loaded]),
-            wanted,
-            tuple([array.strides for array in loaded]),
-            result.strides,
-        )
-        program, compiled = lowered
-        if memory is not None and program.workspace > memory:
-            raise PlanMemoryError(_memory_message(problem, program.workspace, memory))
-        if program.cleared:
-            result.fill(0)
-        compiled.run(loaded, result)
-        if simple and loaded == arrays and (direct or out is None):
-            _core.remember(first, arrays, out, optimize, compiled, shape, result.strides, wanted, None, program.cleared)
-    if out is None:
-        return result[()] if result.ndim == 0 else result
-    if not direct:
+        check_out(out, shape, dtype, casting)
+    if type_code(dtype) is None:
+        made = run_namespace(problem, tree, [array.astype(dtype, copy=False) for array in loaded])
+        result = np.ndarray(shape, dtype, strides=result_strides) if out is None else out
+        np.copyto(result, made, casting="unsafe")
+        return result, None
+
+    direct = out is not None and is_direct(out, dtype, loaded)
+    result = out if out is not None and direct else _core.empty(shape, result_strides, dtype)
+    program, compiled = _program(problem, tree, (dtypes, strides), (dtype, result.strides), memory)
+    if program.cleared:
+        result.fill(0)
+    compiled.run(loaded, result)
+    if out is not None and not direct:
         np.copyto(out, result, casting="unsafe")  # check_out has asked the casting rule
-    return out
+        return out, None
+    same = all(array is given for array, given in zip(loaded, arrays, strict=True))
+    return result, ((compiled, shape, result.strides, dtype, None, program.cleared) if same else None)
 
 
 _DEFAULTS = {"out": None, "dtype": None, "order": "K", "casting": "safe", "optimize": "auto"}
@@ -321,12 +331,6 @@ def _memory_key(memory: object) -> int | None:
     raise OptionError(f"memory={memory!r} is not a number of bytes, 0 or more")
 
 
-def _memory_message(problem: Problem, needed: int, allowed: int) -> str:
-    return (
-        f"the intermediates need {needed} bytes at one time, but memory={allowed} was allowed\n  {problem.expression}"
-    )
-
-
 def _planned(
     form: Form, shapes: tuple[Shape, ...], dtype: DType, optimize: Hashable, memory: int | None
 ) -> tuple[Problem, Tree]:
@@ -345,15 +349,14 @@ def _plan_anew(
     if isinstance(form, str):
         expression = parse(form, ranks, shapes)
     else:
-        *labels, output = form
-        expression = parse_interleaved(labels, output, ranks, shapes)  # type: ignore[arg-type]
+        expression = parse_interleaved(form[:-1], form[-1], ranks, shapes)  # type: ignore[arg-type]
     problem = bind(expression, shapes)
     code = type_code(dtype)
     kept = dtype.itemsize if code is None else ITEMSIZES[intermediate_type(code)]
     checked_size(problem, expression.output, dtype.itemsize)
     tree = search(problem, optimize, Budget(memory, kept, roofline(kept)))
-    for labels in node_labels(problem, tree)[len(shapes) : -1]:
-        checked_size(problem, labels, kept)
+    for intermediate in node_labels(problem, tree)[len(shapes) : -1]:
+        checked_size(problem, intermediate, kept)
     return problem, tree
 
 
@@ -364,14 +367,31 @@ _plan_kept = lru_cache(_MOST_PLANS)(_plan_anew)
 def _lowered(
     problem: Problem,
     tree: Tree,
-    dtypes: tuple[DType, ...],
-    dtype: DType,
-    strides: Strides,
-    result_strides: tuple[int, ...],
+    read: tuple[tuple[DType, ...], Strides],
+    written: tuple[DType, tuple[int, ...]],
 ) -> tuple[Program, _core.Program]:
-    codes = [type_code(own) for own in (*dtypes, dtype)]
-    program = lower(problem, tree, strides, codes[:-1], codes[-1], result_strides, detect())  # type: ignore[arg-type]
+    """The program for operands, and a result, of these dtypes and byte strides."""
+    *codes, code = [type_code(dtype) for dtype in (*read[0], written[0])]
+    program = lower(problem, tree, read[1], codes, code, written[1], detect())  # type: ignore[arg-type]
     return program, load_program(program)
+
+
+def _program(
+    problem: Problem,
+    tree: Tree,
+    read: tuple[tuple[DType, ...], Strides],
+    written: tuple[DType, tuple[int, ...]],
+    memory: int | None,
+) -> tuple[Program, _core.Program]:
+    program, compiled = _lowered(problem, tree, read, written)
+    if memory is not None and program.workspace > memory:
+        raise PlanMemoryError(_needs(problem, program.workspace, memory))
+    return program, compiled
+
+
+def _needs(problem: Problem, needed: int, allowed: int) -> str:
+    needs = f"the intermediates need {needed} bytes at one time"
+    return f"{needs}, but memory={allowed} was allowed\n  {problem.expression}"
 
 
 def _check_planned(planned: Plan, arrays: Sequence[Array]) -> None:

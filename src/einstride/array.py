@@ -86,7 +86,7 @@ def result_type(operands: Sequence[Array | DType], out: Array | None, dtype: obj
     """
     if dtype is not None:
         try:
-            return native(np.dtype(dtype))  # type: ignore[call-overload, no-any-return]
+            return native(np.dtype(dtype))  # type: ignore[call-overload]
         except TypeError as error:
             raise OperandTypeError(f"dtype={dtype!r} is not a dtype: {error}") from None
     every = operands if out is None else (*operands, out)

@@ -134,7 +134,8 @@ def _clash_message(expression: Expression, shapes: Sequence[Shape], number: int,
     name = expression.names[label]
     called = "an axis of the ellipsis" if name.startswith("...") else f"label '{name}'"
     message = (
-        f"{called} is {shapes[other][other_axis]} in operand {other}, axis {other_axis} (shape {tuple(shapes[other])}), "
+        f"{called} is {shapes[other][other_axis]} in operand {other}, "
+        f"axis {other_axis} (shape {tuple(shapes[other])}), "
         f"but {extent} in operand {number}, axis {axis} (shape {tuple(shapes[number])})"
     )
     if other == number and 1 in (extent, shapes[other][other_axis]):
