@@ -111,7 +111,9 @@ def _product(left: Array, left_labels: Labels, right: Array, right_labels: Label
     middle = len(batch)
     shape = left.shape[: middle + len(rows)] + right.shape[middle + len(summed) :]
     batches, k = shape[:middle], prod(right.shape[middle : middle + len(summed)])
-    made = np.empty((*batches, prod(left.shape[middle : middle + len(rows)]), prod(shape[middle + len(rows) :])), left.dtype)
+    made = np.empty(
+        (*batches, prod(left.shape[middle : middle + len(rows)]), prod(shape[middle + len(rows) :])), left.dtype
+    )
     left, right = left.reshape(*batches, -1, k), right.reshape(*batches, k, made.shape[-1])
     if summed:
         np.matmul(left, right, out=made)

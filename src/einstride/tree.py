@@ -30,16 +30,14 @@ class Tree:
     groups: tuple[Group, ...]
 
     def __post_init__(self) -> None:
+        if not self.groups or not all(self.groups):
+            raise ValueError(f"a tree has at least one group and no empty one, unlike {self.groups}")
         live = set(range(self.operands))
         for node, group in enumerate(self.groups, self.operands):
-            if not group:
-                raise ValueError(f"node {node} is made of nothing")
             if not live.issuperset(group) or len(set(group)) != len(group):
                 raise ValueError(f"node {node} is made of {group}, of which only {sorted(live)} can be used, once each")
             live.difference_update(group)
             live.add(node)
-        if not self.groups:
-            raise ValueError("a tree has at least one group")
 
     @property
     def operands(self) -> int:
