@@ -47,11 +47,11 @@ class Contender:
         return "" if importlib.util.find_spec(self.module) else f"{self.module} is not installed"
 
     def version(self) -> str:
-        """The version of the installed distribution."""
+        """The version of the installed distribution, or "from source"."""
         try:
             return importlib.metadata.version(self.distribution)
         except importlib.metadata.PackageNotFoundError:
-            return "not installed as a distribution"
+            return "from source"
 
 
 def _import(module: str) -> Any:

@@ -258,8 +258,9 @@ def _summary(bar: Bar) -> str:
     values = bar.values.values()
     worst = max(values) if bar.at_most else min(values)
     count = len(bar.values) + len(bar.missing)
-    kept = f"; {count - len(bar.failures)} of {count} keep it" if count > 1 else ""
-    return f"{bar.what}: {limit}; worst {worst:.2f}{kept}"
+    if count == 1:
+        return f"{bar.what}: {limit}; measured {worst:.2f}"
+    return f"{bar.what}: {limit}; worst {worst:.2f}; {count - len(bar.failures)} of {count} keep it"
 
 
 def _cells(result: Result, names: Sequence[str]) -> list[tuple[str, str]]:

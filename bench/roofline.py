@@ -14,6 +14,8 @@ import numpy as np
 from bench.cases import Case
 
 LINE = 64
+ARITHMETIC = ("int16", "int32", "int64", "float32", "float64")  # in the order of the extension's codes
+ATTEMPTS = 3
 SIZES = tuple(1 << power for power in range(18, 29, 2))
 
 
@@ -53,15 +55,16 @@ def measure(threads: int) -> Machine:
     except ImportError:
         return _measure_numpy(threads)
     _core.set_num_threads(threads)
-    flops = {name: _core.measure_flops(name) for name in ("float32", "float64")}
-    return Machine(threads, flops, {size: _core.measure_bandwidth(size) for size in SIZES}, "einstride")
+    flops = {name: max(_core.measure_flops(code) for _ in range(ATTEMPTS)) for code, name in enumerate(ARITHMETIC)}
+    bandwidth = {size: max(_core.measure_bandwidth(size) for _ in range(ATTEMPTS)) for size in SIZES}
+    return Machine(threads, flops, bandwidth, "einstride")
 
 
 def roofline(case: Case, machine: Machine) -> Roofline:
     """The roofline of one case.
 
     Arithmetic at the measured peak and compulsory traffic at the bandwidth measured for a working set of that size;
-    the larger is the bound. Integers, whose peak is not measured, are bound by traffic alone.
+    the larger is the bound. Arithmetic whose peak was not measured counts as free.
 
     Williams, Waterman & Patterson, "Roofline: an insightful visual performance model", CACM 52 (2009).
     """
@@ -75,8 +78,7 @@ def roofline(case: Case, machine: Machine) -> Roofline:
         return Roofline(0, 0, 0, "view")
     if dtype.kind == "c":
         flops *= 4
-    peak = machine.flops.get("float64" if dtype.name in ("float64", "complex128") else "float32", math.inf)
-    computing = 0.0 if dtype.kind in "biu" else flops / peak
+    computing = flops / machine.flops.get(_arithmetic(dtype), math.inf)
     moving = traffic / machine.bandwidth_at(traffic)
     return Roofline(flops, traffic, max(computing, moving), "compute" if computing > moving else "bandwidth")
 
@@ -138,6 +140,12 @@ def touched_bytes(term: str, shape: Sequence[int], strides: Sequence[int], items
     moving = {label: abs(step) for label, step in steps.items() if step and extents[label] > 1}
     width = min([LINE, *moving.values()])
     return float(math.prod(extents[label] for label in moving) * max(width, itemsize) if moving else itemsize)
+
+
+def _arithmetic(dtype: np.dtype[Any]) -> str:
+    if dtype.kind in "iu":
+        return f"int{8 * max(dtype.itemsize, 2)}"
+    return "float64" if dtype.name in ("float64", "complex128") else "float32"
 
 
 def _splits(subset: int) -> Iterator[tuple[int, int]]:
