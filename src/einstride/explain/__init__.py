@@ -1,0 +1,1 @@
+"""Presentation of expressions and plans; nothing below imports it."""
