@@ -100,7 +100,8 @@ def wrap(values: Array, dtype: np.dtype[Any]) -> Array:
 
 def parts(dtype: np.dtype[Any]) -> Any:
     """The floating-point facts (eps, max, smallest_subnormal) of a type's real part."""
-    return ml_dtypes.finfo(dtype) if dtype == ml_dtypes.bfloat16 else np.finfo(dtype)
+    finfo: Any = ml_dtypes.finfo if dtype == ml_dtypes.bfloat16 else np.finfo
+    return finfo(dtype)
 
 
 def compute_eps(dtype: np.dtype[Any]) -> float:

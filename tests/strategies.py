@@ -89,7 +89,7 @@ def calls(
         ones = {symbol for symbol in dict.fromkeys(term) if draw(st.sampled_from([False] * 5 + [True]))}
         shapes.append(tuple(1 if symbol in ones else extents[symbol] for symbol in term))
 
-    used = list(dict.fromkeys(symbol for term in terms for symbol in term if not isinstance(symbol, tuple)))
+    used = list(dict.fromkeys(symbol for term in terms for symbol in term if isinstance(symbol, str)))
     here = tuple(symbol for symbol in batch if any(symbol in term for term in terms))
     ellipsis = any("..." in text for text in texts)
     if explicit or draw(st.booleans()):
@@ -103,7 +103,7 @@ def calls(
         subscripts = ",".join(texts) + "->" + tail
     else:
         counts = [symbol for term in terms for symbol in term]
-        output = (*here, *sorted(symbol for symbol in used if counts.count(symbol) == 1))  # type: ignore[type-var]
+        output = (*here, *sorted(symbol for symbol in used if counts.count(symbol) == 1))
         tail, subscripts = "", ",".join(texts)
 
     if interleaved and draw(st.sampled_from([False, False, True])):
@@ -138,6 +138,9 @@ def random_values(shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.G
 LAYOUTS = ("C", "F", "permuted", "reversed", "stepped", "unaligned", "swapped", "readonly", "stride 0", "inside")
 
 
+Index = Any  # what subscripts an array; NumPy's stubs take no tuple with an ellipsis and unpacked slices
+
+
 def with_layout(values: Array, layout: str, rng: np.random.Generator) -> Array:
     """An array equal to ``values`` (for "stride 0": of its shape) in another place and order in memory."""
     rank, shape, dtype = values.ndim, values.shape, values.dtype
@@ -147,12 +150,13 @@ def with_layout(values: Array, layout: str, rng: np.random.Generator) -> Array:
         order = tuple(int(axis) for axis in rng.permutation(rank))
         return values.transpose(order).copy().transpose(np.argsort(order).astype(int))
     if layout == "reversed":
-        flip = (..., *(slice(None, None, -1 if rng.integers(2) else 1) for _ in range(rank)))
+        flip: Index = (..., *(slice(None, None, -1 if rng.integers(2) else 1) for _ in range(rank)))
         return values[flip].copy()[flip]
     if layout == "stepped":
         steps = [int(rng.choice([1, 2, -2, 3])) for _ in range(rank)]
         big = np.zeros([extent * abs(step) for extent, step in zip(shape, steps, strict=True)], dtype)
-        view = big[(..., *(slice(None, None, step) for step in steps))]
+        index: Index = (..., *(slice(None, None, step) for step in steps))
+        view = big[index]
         view[...] = values
         return view
     if layout == "unaligned":
@@ -166,11 +170,12 @@ def with_layout(values: Array, layout: str, rng: np.random.Generator) -> Array:
         fixed.flags.writeable = False
         return fixed
     if layout == "stride 0" and 0 not in shape:
-        keep = (..., *(slice(0, 1 if rng.integers(2) else None) for _ in range(rank)))
+        keep: Index = (..., *(slice(0, 1 if rng.integers(2) else None) for _ in range(rank)))
         return np.broadcast_to(values[keep], shape)
     if layout == "inside":
         big = np.zeros([extent + 2 for extent in shape], dtype)
-        view = big[(..., *(slice(1, 1 + extent) for extent in shape))]
+        middle: Index = (..., *(slice(1, 1 + extent) for extent in shape))
+        view = big[middle]
         view[...] = values
         return view
     return values.copy()

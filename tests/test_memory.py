@@ -62,11 +62,17 @@ def cases() -> Iterator[Any]:
     yield pytest.param("ij,jk->ik", square, ["float32", "float64"], ["C", "F"], id="mixed")
     yield pytest.param("ij,jk->ik", square, ["int16", "complex128"], ["F", "C"], id="converted to four times the size")
     for order in ("C", "F", "rolled", "reversed"):
-        yield pytest.param("bqm,bkm->bqk", [[16, 300, 400], [16, 300, 400]], ["float32"] * 2, [order] * 2, id=f"heads {order}")
-        yield pytest.param("abcd,cebf->adef", [[24, 20, 30, 40], [30, 20, 20, 40]], ["float64"] * 2, [order, "C"], id=f"4-D {order}")
+        yield pytest.param(
+            "bqm,bkm->bqk", [[16, 300, 400], [16, 300, 400]], ["float32"] * 2, [order] * 2, id=f"heads {order}"
+        )
+        yield pytest.param(
+            "abcd,cebf->adef", [[24, 20, 30, 40], [30, 20, 20, 40]], ["float64"] * 2, [order, "C"], id=f"4-D {order}"
+        )
     yield pytest.param("ij,jk->ik", [[10, 300000], [300000, 12]], ["float64"] * 2, ["C", "C"], id="long sum")
     yield pytest.param("ij,jk->ik", [[1, 3000], [3000, 2000]], ["float64"] * 2, ["C", "F"], id="vector by matrix")
-    yield pytest.param("ijb,jkb->ikb", [[30, 40, 4000], [40, 20, 4000]], ["float32"] * 2, ["C", "C"], id="trailing batch")
+    yield pytest.param(
+        "ijb,jkb->ikb", [[30, 40, 4000], [40, 20, 4000]], ["float32"] * 2, ["C", "C"], id="trailing batch"
+    )
     yield pytest.param("ij,ij->j", [[3000, 1500]] * 2, ["float64"] * 2, ["C", "F"], id="disagreeing strides")
 
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
-from oracle import Exact, assert_equals_oracle, exact, oracle, summed_count, tolerance, wrap
+from oracle import Array, Exact, assert_equals_oracle, exact, oracle, summed_count, tolerance, wrap
 
 
 def test_matrix_product() -> None:
@@ -67,8 +67,8 @@ def test_tolerance_grows_with_the_sum_and_shrinks_with_the_type() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.complex64, np.int8, bool])
 def test_the_assertion_accepts_the_right_and_refuses_the_wrong(dtype: type) -> None:
-    left = np.array([[1, 0, 1], [1, 1, 1]]).astype(dtype)
-    right = np.array([1, 0, 0]).astype(dtype)
+    left: Array = np.array([[1, 0, 1], [1, 1, 1]]).astype(dtype)
+    right: Array = np.array([1, 0, 0]).astype(dtype)
     assert_equals_oracle(np.array([1, 1]).astype(dtype), ["ij", "j"], "i", [left, right])
     with pytest.raises(AssertionError):
         assert_equals_oracle(np.array([1, 0]).astype(dtype), ["ij", "j"], "i", [left, right])

@@ -85,7 +85,15 @@ def test_plain_text() -> None:
     assert "for each b: rows of Q against rows of K, summed over m" in text
     assert all(f'einsum("{idea}"' in text for idea in IDEAS)
     lines = text.splitlines()
-    assert lines[-len(IDEAS) - 2].split() == ["what", "subscripts", "numpy", "einstride", "speed-up", "kernel", "agrees"]
+    assert lines[-len(IDEAS) - 2].split() == [
+        "what",
+        "subscripts",
+        "numpy",
+        "einstride",
+        "speed-up",
+        "kernel",
+        "agrees",
+    ]
     assert all(line.endswith("yes") for line in lines[-len(IDEAS) :])
 
 

@@ -13,7 +13,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the value is the exit status."""
     parser = argparse.ArgumentParser(prog="einstride", description="A compiled einsum that replaces NumPy's.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("tour", help="walk through einsum, NumPy's answer and ours side by side; exit 1 if any disagrees")
+    commands.add_parser(
+        "tour", help="walk through einsum, NumPy's answer and ours side by side; exit 1 if any disagrees"
+    )
     parser.parse_args(arguments)
     return tour()
 

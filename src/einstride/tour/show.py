@@ -106,7 +106,8 @@ def verdict(visit: Visit) -> str:
 
 def speed(visit: Visit) -> str:
     ratio = visit.numpy_seconds / visit.our_seconds
-    return f"numpy.einsum {duration(visit.numpy_seconds)}, einstride {duration(visit.our_seconds)}: {ratio:.1f} times as fast"
+    times = f"numpy.einsum {duration(visit.numpy_seconds)}, einstride {duration(visit.our_seconds)}"
+    return f"{times}: {ratio:.1f} times as fast"
 
 
 def duration(seconds: float) -> str:
