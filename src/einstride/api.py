@@ -103,7 +103,7 @@ class Plan:
         if type_code(self.dtype) is None:
             return None
         _, strides = layout(self.problem, self.strides, self.dtypes, "K", self.dtype.itemsize)
-        return _lowered(self.problem, self.tree, (self.dtypes, self.strides), (self.dtype, strides))[0]
+        return _lowered(self.problem, self.tree, (self.strides, self.dtypes), (self.dtype, strides))[0]
 
     def explain(self) -> str:
         """In plain text, per step: labels by role, extents, kernel and why, flops, bytes, predicted time."""
@@ -249,11 +249,10 @@ def _evaluate(
             return shown, ((None, shown.shape, shown.strides, dtype, 0, False) if known else None)
 
     check_arithmetic(dtype, [array.dtype for array in arrays])
-    loaded = load(arrays, dtype, casting)
-    dtypes, strides = tuple([array.dtype for array in loaded]), tuple([array.strides for array in loaded])
-    shape, result_strides = layout(problem, strides, dtypes, order, dtype.itemsize)
+    shape, result_strides = layout(problem, *_layouts(arrays), order, dtype.itemsize)
     if out is not None:
         check_out(out, shape, dtype, casting)
+    loaded = load(arrays, dtype, casting)
     if type_code(dtype) is None:
         made = run_namespace(problem, tree, [array.astype(dtype, copy=False) for array in loaded])
         result = np.ndarray(shape, dtype, strides=result_strides) if out is None else out
@@ -262,7 +261,7 @@ def _evaluate(
 
     direct = out is not None and is_direct(out, dtype, loaded)
     result = out if out is not None and direct else _core.empty(shape, result_strides, dtype)
-    program, compiled = _program(problem, tree, (dtypes, strides), (dtype, result.strides), memory)
+    program, compiled = _program(problem, tree, _layouts(loaded), (dtype, result.strides), memory)
     if program.cleared:
         result.fill(0)
     compiled.run(loaded, result)
@@ -367,19 +366,23 @@ _plan_kept = lru_cache(_MOST_PLANS)(_plan_anew)
 def _lowered(
     problem: Problem,
     tree: Tree,
-    read: tuple[tuple[DType, ...], Strides],
+    read: tuple[Strides, tuple[DType, ...]],
     written: tuple[DType, tuple[int, ...]],
 ) -> tuple[Program, _core.Program]:
     """The program for operands, and a result, of these dtypes and byte strides."""
-    *codes, code = [type_code(dtype) for dtype in (*read[0], written[0])]
-    program = lower(problem, tree, read[1], codes, code, written[1], detect())  # type: ignore[arg-type]
+    *codes, code = [type_code(dtype) for dtype in (*read[1], written[0])]
+    program = lower(problem, tree, read[0], codes, code, written[1], detect())  # type: ignore[arg-type]
     return program, load_program(program)
+
+
+def _layouts(arrays: Sequence[Array]) -> tuple[Strides, tuple[DType, ...]]:
+    return tuple([array.strides for array in arrays]), tuple([array.dtype for array in arrays])
 
 
 def _program(
     problem: Problem,
     tree: Tree,
-    read: tuple[tuple[DType, ...], Strides],
+    read: tuple[Strides, tuple[DType, ...]],
     written: tuple[DType, tuple[int, ...]],
     memory: int | None,
 ) -> tuple[Program, _core.Program]:

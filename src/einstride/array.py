@@ -180,26 +180,34 @@ def dense_strides(shape: Sequence[int], order: Sequence[int], itemsize: int) -> 
 
 
 def is_contiguous(shape: Shape, strides: Sequence[int], itemsize: int, fortran: bool = False) -> bool:
-    """Whether elements lie without gaps in C order, or in Fortran order; axes of extent 1 may have any stride.
+    """Whether elements lie without gaps in C order, or in Fortran order; strides along extents of 0 and 1 are moot.
 
     >>> is_contiguous((3, 1), (8, 99), 8), is_contiguous((3, 4), (8, 24), 8, fortran=True)
     (True, True)
     """
     axes = range(len(shape))
     dense = dense_strides(shape, axes[::-1] if fortran else axes, itemsize)
-    return all(a == b or extent == 1 for a, b, extent in zip(strides, dense, shape, strict=True))
+    return 0 in shape or all(a == b or extent == 1 for a, b, extent in zip(strides, dense, shape, strict=True))
 
 
 def axis_order(problem: Problem, strides: Strides, dtypes: Sequence[DType], order: str) -> Sequence[int]:
     """The output's axes, outermost first, as ``order`` lays them out in memory.
 
     ``'K'`` is C order when every operand is C-contiguous; else axes follow the operands' strides by the rule of NumPy's
-    iterator: an insertion sort from C order, in which an axis moves outward past those whose strides are smaller in
-    some operand and larger in none.
+    iterator: an insertion sort from C order, the summed labels last and by name, in which an axis moves outward past
+    those whose strides are smaller in some operand and larger in none.
     """
     axes = range(len(problem.expression.output))
     operands = list(zip(problem.shapes, strides, [dtype.itemsize for dtype in dtypes], strict=True))
-    if order == "F" or (order == "A" and all(is_contiguous(*operand, fortran=True) for operand in operands)):
+    if order == "A":
+        # A diagonal is not contiguous, whatever its operand is.
+        whole = not any(
+            extent > 1 and term.count(label) > 1
+            for term, shape in zip(problem.expression.inputs, problem.shapes, strict=True)
+            for label, extent in zip(term, shape, strict=True)
+        )
+        order = "F" if whole and all(is_contiguous(*operand, fortran=True) for operand in operands) else "C"
+    if order == "F":
         return axes[::-1]
     if order != "K" or all(is_contiguous(*operand) for operand in operands):
         return axes
@@ -210,7 +218,9 @@ def axis_order(problem: Problem, strides: Strides, dtypes: Sequence[DType], orde
         for label, extent in enumerate(problem.extents)
     ]
     placed: list[int] = []  # innermost first
-    for label in reversed(dict.fromkeys((*problem.expression.output, *range(len(problem.extents))))):
+    names = problem.expression.names
+    summed = sorted(range(len(names)), key=lambda label: (len(names[label]), names[label]))
+    for label in reversed(dict.fromkeys((*problem.expression.output, *summed))):
         at = len(placed)
         for position in range(len(placed) - 1, -1, -1):
             pairs = [(a, b) for a, b in zip(steps[label], steps[placed[position]], strict=True) if a and b]
