@@ -31,7 +31,7 @@ class Sample:
         if tuple(shape) != self.shape:
             return f"wrong: shape {tuple(shape)}, not {self.shape}"
         if dtype != self.dtype:
-            return f"wrong: dtype {dtype}, not {self.dtype}"
+            return f"other dtype: {dtype}, not {self.dtype}"
         wrong = ~(np.abs(values - self.wanted) <= self.slack)
         return f"wrong: {int(wrong.sum())} of {wrong.size} sampled values" if wrong.any() else ""
 

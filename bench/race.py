@@ -9,6 +9,7 @@ import statistics
 import time
 import timeit
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -131,6 +132,7 @@ class Worker:
 
 def serve(pipe: Connection, name: str, threads: int) -> None:
     """A worker's whole life: open the library, then answer `load`, `first`, `time` and `drop` until killed."""
+    warnings.simplefilter("ignore")
     try:
         with _silence():
             library = CONTENDERS[name].open(threads)
