@@ -1,5 +1,6 @@
 // The extension module: everything but the repeated call, which is bind_call.cpp's.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -11,8 +12,6 @@
 #include <string>
 #include <tuple>
 #include <vector>
-
-#include <nanobind/stl/optional.h>
 
 #include "bind_call.hpp"
 #include "level.hpp"
@@ -36,7 +35,8 @@ void require(bool condition, const char* message) {
 
 Step make_step(const StepData& data, std::size_t slots) {
     const auto& [kernel, step_slots, codes, loop_data] = data;
-    require(step_slots.size() >= 2 && step_slots.size() == codes.size(), "a step has an input, an output, and one type a slot");
+    require(step_slots.size() >= 2 && step_slots.size() == codes.size(),
+            "a step has an input, an output, and one type a slot");
     for (const int slot : step_slots)
         require(slot >= 0 && static_cast<std::size_t>(slot) < slots, "a step names a slot that does not exist");
 
@@ -64,7 +64,8 @@ Step make_step(const StepData& data, std::size_t slots) {
 void make_program(Program* place, int operands, const std::vector<StepData>& steps,
                   const std::vector<std::int64_t>& offsets, std::int64_t workspace, bool long_running) {
     require(operands >= 0, "a program has no operands");
-    for (const std::int64_t offset : offsets) require(offset >= 0 && offset <= workspace, "an intermediate lies outside the workspace");
+    for (const std::int64_t offset : offsets)
+        require(offset >= 0 && offset <= workspace, "an intermediate lies outside the workspace");
     Program program;
     program.operands = operands;
     program.offsets = offsets;
@@ -91,13 +92,18 @@ NB_MODULE(_core, m) {
 
     nb::class_<Program>(m, "Program", "Steps that turn operands into an output, ready to run from any thread.")
         .def("__init__", &make_program, "operands"_a, "steps"_a, "offsets"_a, "workspace"_a, "long_running"_a = true,
-             nb::sig("def __init__(self, operands: int, "
-                     "steps: Sequence[tuple[int, Sequence[int], Sequence[int], Sequence[tuple[int, int, Sequence[int]]]]], "
-                     "offsets: Sequence[int], workspace: int, long_running: bool = True) -> None"),
-             "A step is (kernel, slots, dtype codes, loops), a loop (role, extent, byte strides). Slots 0 .. operands - 1\n"
+             nb::sig(
+                 "def __init__(self, operands: int, "
+                 "steps: Sequence[tuple[int, Sequence[int], Sequence[int], Sequence[tuple[int, int, Sequence[int]]]]], "
+                 "offsets: Sequence[int], workspace: int, long_running: bool = True) -> None"),
+             "A step is (kernel, slots, dtype codes, loops), a loop (role, extent, byte strides). Slots 0 .. operands "
+             "- 1\n"
              "are the operands, the next is the output, later ones are intermediates at offsets into the workspace.")
         .def(
-            "run", [](const Program& program, nb::handle operands, nb::handle out) { checked(run(program, operands.ptr(), out.ptr())); },
+            "run",
+            [](const Program& program, nb::handle operands, nb::handle out) {
+                checked(run(program, operands.ptr(), out.ptr()));
+            },
             "operands"_a, "out"_a,
             nb::sig("def run(self, operands: tuple[numpy.ndarray, ...], out: numpy.ndarray) -> None"),
             "Fill `out`. The arrays must have the shapes, strides and dtypes the program was lowered for.\n"
@@ -105,8 +111,9 @@ NB_MODULE(_core, m) {
         .def_ro("long_running", &Program::long_running)
         .def_ro("workspace", &Program::workspace);
 
-    m.def("set_miss", [](nb::callable function) { set_miss(function.ptr()); }, "function"_a,
-          "Name the function einsum calls, with its own arguments, where it has no answer yet.");
+    m.def(
+        "set_miss", [](nb::callable function) { set_miss(function.ptr()); }, "function"_a,
+        "Name the function einsum calls, with its own arguments, where it has no answer yet.");
     m.def(
         "remember",
         [](nb::object subscripts, nb::object operands, nb::object out, nb::object optimize, nb::object program,
@@ -128,7 +135,8 @@ NB_MODULE(_core, m) {
         nb::sig("def remember(subscripts: object, operands: tuple[numpy.ndarray, ...], out: numpy.ndarray | None, "
                 "optimize: object, program: Program | None, shape: tuple[int, ...], strides: tuple[int, ...], "
                 "dtype: numpy.dtype, view_of: int | None, zeroed: bool) -> None"),
-        "Answer such a call from now on without Python: by running `program` on a new array of this shape, strides and\n"
+        "Answer such a call from now on without Python: by running `program` on a new array of this shape, strides "
+        "and\n"
         "dtype (cleared first if `zeroed`), or on `out`; or, without a program, by a view of operand `view_of`.");
     m.def("forget", &forget, "Forget every remembered call.");
     m.def(
@@ -140,7 +148,8 @@ NB_MODULE(_core, m) {
         },
         "shape"_a, "strides"_a, "dtype"_a,
         nb::sig("def empty(shape: tuple[int, ...], strides: tuple[int, ...], dtype: numpy.dtype) -> numpy.ndarray"),
-        "A new array, its contents undefined; a large one lies in recycled memory. The strides are dense, in any order.");
+        "A new array, its contents undefined; a large one lies in recycled memory. The strides are dense, in any "
+        "order.");
 
     m.def("num_threads", &num_threads, "The number of threads long work runs on.");
     m.def(
@@ -152,7 +161,16 @@ NB_MODULE(_core, m) {
         },
         "count"_a, "Set the number of threads for the whole process. Results do not depend on it.");
 
-    m.def("level_name", [] { return level().name; }, "The instruction-set level in use; EINSTRIDE_LEVEL names a lower one.");
+    m.def(
+        "level_name", [] { return level().name; },
+        "The instruction-set level in use; EINSTRIDE_LEVEL names a lower one.");
+    m.def(
+        "levels",
+        [] {
+            const std::vector<const char*> names = level_names();
+            return std::vector<std::string>(names.begin(), names.end());
+        },
+        "The levels this processor runs, the best first.");
     m.def("memory_held", &memory_held, "Bytes of packing buffers and workspace held now.");
     m.def("memory_peak", &memory_peak, "The most held since reset_memory_peak().");
     m.def("reset_memory_peak", &reset_memory_peak, "Start memory_peak() from what is held now.");

@@ -105,7 +105,7 @@ bool run_tensors(const Program& program, char* const* tensors) {
 
 // ---- The calls seen before ----------------------------------------------------------------------
 
-constexpr Py_ssize_t most_words = 256;   // of a key; a call that needs more is not remembered
+constexpr Py_ssize_t most_words = 256;  // of a key; a call that needs more is not remembered
 constexpr Py_ssize_t most_operands = 32;
 
 // A call as far as its answer depends on it. Two keys are one when every value is: the hash only finds the place.
@@ -280,10 +280,10 @@ bool overlaps_output(const Entry& entry, PyObject* const* operands, PyObject* ou
 
 PyObject* view(const Entry& entry, PyObject* operand) {
     auto* array = reinterpret_cast<PyArrayObject*>(operand);
-    PyObject* result = PyArray_NewFromDescr(
-        &PyArray_Type, reinterpret_cast<PyArray_Descr*>(Py_NewRef(entry.descr.get())),
-        static_cast<int>(entry.shape.size()), entry.shape.data(), entry.strides.data(), PyArray_DATA(array),
-        PyArray_FLAGS(array) & NPY_ARRAY_WRITEABLE, nullptr);
+    PyObject* result =
+        PyArray_NewFromDescr(&PyArray_Type, reinterpret_cast<PyArray_Descr*>(Py_NewRef(entry.descr.get())),
+                             static_cast<int>(entry.shape.size()), entry.shape.data(), entry.strides.data(),
+                             PyArray_DATA(array), PyArray_FLAGS(array) & NPY_ARRAY_WRITEABLE, nullptr);
     if (result == nullptr) return nullptr;
     if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(result), Py_NewRef(operand)) < 0) {
         Py_DECREF(result);
@@ -295,11 +295,10 @@ PyObject* view(const Entry& entry, PyObject* operand) {
 // The answer of a call seen before. `out` may be nullptr.
 PyObject* answer(const Entry& entry, PyObject* const* operands, Py_ssize_t count, PyObject* out) {
     if (entry.view_of >= 0) return view(entry, operands[entry.view_of]);
-    PyObject* result =
-        out != nullptr ? Py_NewRef(out)
-                       : new_array(reinterpret_cast<PyArray_Descr*>(Py_NewRef(entry.descr.get())),
-                                   static_cast<int>(entry.shape.size()), entry.shape.data(), entry.strides.data(),
-                                   entry.bytes);
+    PyObject* result = out != nullptr ? Py_NewRef(out)
+                                      : new_array(reinterpret_cast<PyArray_Descr*>(Py_NewRef(entry.descr.get())),
+                                                  static_cast<int>(entry.shape.size()), entry.shape.data(),
+                                                  entry.strides.data(), entry.bytes);
     if (result == nullptr) return nullptr;
     auto* array = reinterpret_cast<PyArrayObject*>(result);
     char* tensors[most_operands + 1];
@@ -336,9 +335,8 @@ PyObject* einsum(PyObject*, PyObject* const* arguments, Py_ssize_t count, PyObje
         Key key;
         if (describe(key, arguments[0], arguments + 1, count - 1, out, optimize)) {
             const Entry* entry = table.find(key);
-            if (entry != nullptr &&
-                (out == nullptr || (PyArray_ISWRITEABLE(reinterpret_cast<PyArrayObject*>(out)) &&
-                                    !overlaps_output(*entry, arguments + 1, out))))
+            if (entry != nullptr && (out == nullptr || (PyArray_ISWRITEABLE(reinterpret_cast<PyArrayObject*>(out)) &&
+                                                        !overlaps_output(*entry, arguments + 1, out))))
                 return answer(*entry, arguments + 1, count - 1, out);
         }
     }
@@ -350,8 +348,9 @@ PyObject* einsum(PyObject*, PyObject* const* arguments, Py_ssize_t count, PyObje
     return PyObject_Vectorcall(function.get(), arguments, static_cast<std::size_t>(count), names);
 }
 
-PyDoc_STRVAR(einsum_doc,
-             R"(einsum($module, subscripts, /, *operands, out=None, dtype=None, order='K', casting='safe', optimize='auto', memory=None)
+PyDoc_STRVAR(
+    einsum_doc,
+    R"(einsum(subscripts, /, *operands, out=None, dtype=None, order='K', casting='safe', optimize='auto', memory=None)
 --
 
 Evaluate an einsum expression: a sum of products of array elements.
@@ -395,7 +394,8 @@ struct Layout {
 // The arrays of a tuple. False with a Python error set.
 bool arrays_of(PyObject* tuple, PyObject* out) {
     bool arrays = PyTuple_Check(tuple) && PyTuple_GET_SIZE(tuple) <= INT_MAX && (out == Py_None || PyArray_Check(out));
-    for (Py_ssize_t i = 0; arrays && i < PyTuple_GET_SIZE(tuple); ++i) arrays = PyArray_Check(PyTuple_GET_ITEM(tuple, i));
+    for (Py_ssize_t i = 0; arrays && i < PyTuple_GET_SIZE(tuple); ++i)
+        arrays = PyArray_Check(PyTuple_GET_ITEM(tuple, i));
     if (!arrays) PyErr_SetString(PyExc_TypeError, "operands is a tuple of arrays, out an array");
     return arrays;
 }

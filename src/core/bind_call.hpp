@@ -19,13 +19,13 @@ void set_miss(PyObject* function);
 // What einsum does when a call comes again. `operands` is a tuple of arrays, `out` an array or None;
 // their types, shapes and strides and the two objects are what a later call is recognised by.
 struct Answer {
-    PyObject* owner = nullptr;          // the object that keeps `program` alive
-    const Program* program = nullptr;   // nullptr: a view
-    PyObject* shape = nullptr;          // tuples of int
-    PyObject* strides = nullptr;        // bytes
+    PyObject* owner = nullptr;         // the object that keeps `program` alive
+    const Program* program = nullptr;  // nullptr: a view
+    PyObject* shape = nullptr;         // tuples of int
+    PyObject* strides = nullptr;       // bytes
     PyObject* dtype = nullptr;
-    int view_of = -1;                   // the operand that a view shows
-    bool zeroed = false;                // the program does not write every element
+    int view_of = -1;     // the operand that a view shows
+    bool zeroed = false;  // the program does not write every element
 };
 
 // False with a Python error set.

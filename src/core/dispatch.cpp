@@ -1,6 +1,7 @@
 // Chooses the instruction-set level once, when the library is first used.
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #include "level.hpp"
 
@@ -11,33 +12,37 @@ namespace {
 struct Choice {
     const char* name;
     const Level& (*level)();
-    bool runs;
 };
 
-const Level& choose() {
+// What this processor runs, the best first.
+std::vector<Choice> choices() {
+    std::vector<Choice> found;
 #if defined(__x86_64__) || defined(_M_X64)
     __builtin_cpu_init();
-    const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool has_avx2 =
+        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                             __builtin_cpu_supports("avx512cd");
-    const Choice choices[] = {
-        {"avx512", avx512::level, has_avx512}, {"avx2", avx2::level, has_avx2}, {"portable", portable::level, true}};
+    if (has_avx512) found.push_back({"avx512", avx512::level});
+    if (has_avx2) found.push_back({"avx2", avx2::level});
+    found.push_back({"portable", portable::level});
 #elif defined(__aarch64__) || defined(_M_ARM64)
-    const Choice choices[] = {{"neon", neon::level, true}};
+    found.push_back({"neon", neon::level});
+    found.push_back({"portable", portable::level});
 #else
-    const Choice choices[] = {{"portable", portable::level, true}};
+    found.push_back({"portable", portable::level});
 #endif
-    const char* wanted = std::getenv("EINSTRIDE_LEVEL");
-    // A level that the processor cannot run is never forced: the search goes on to the next lower one.
-    bool reached = wanted == nullptr || *wanted == '\0';
-    const Choice* best = nullptr;
-    for (const Choice& choice : choices) {
-        reached = reached || std::strcmp(choice.name, wanted) == 0;
-        if (choice.runs && (best == nullptr)) best = &choice;
-        if (choice.runs && reached) return choice.level();
-    }
-    return best->level();
+    return found;
+}
+
+// A level that the processor cannot run is never forced: a name that is not among its own is as no name.
+const Level& choose() {
+    const std::vector<Choice> found = choices();
+    if (const char* wanted = std::getenv("EINSTRIDE_LEVEL"))
+        for (const Choice& choice : found)
+            if (std::strcmp(choice.name, wanted) == 0) return choice.level();
+    return found.front().level();
 }
 
 }  // namespace
@@ -45,6 +50,12 @@ const Level& choose() {
 const Level& level() {
     static const Level& chosen = choose();
     return chosen;
+}
+
+std::vector<const char*> level_names() {
+    std::vector<const char*> names;
+    for (const Choice& choice : choices()) names.push_back(choice.name);
+    return names;
 }
 
 }  // namespace einstride

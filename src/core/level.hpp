@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "loop.hpp"
 #include "types.hpp"
@@ -66,5 +67,8 @@ const Level& level();
 
 // The best level this processor runs, or the one EINSTRIDE_LEVEL names when it is lower.
 const Level& level();
+
+// The names of the levels this processor runs, the best first.
+std::vector<const char*> level_names();
 
 }  // namespace einstride

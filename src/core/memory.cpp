@@ -23,9 +23,7 @@ std::size_t round_up(std::size_t bytes, std::size_t unit) {
     return (bytes + unit - 1) / unit * unit;
 }
 
-std::align_val_t alignment_of(std::size_t bytes) {
-    return std::align_val_t{bytes >= huge_from ? huge_page : page};
-}
+std::align_val_t alignment_of(std::size_t bytes) { return std::align_val_t{bytes >= huge_from ? huge_page : page}; }
 
 char* allocate(std::size_t bytes) {
     void* memory = ::operator new(bytes, alignment_of(bytes));

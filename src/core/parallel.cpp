@@ -130,7 +130,9 @@ class Pool {
         // Sequentially consistent with sleep(): either this sees the sleeper or the sleeper sees the work.
         const int sleepers = sleepers_.load();
         if (sleepers == 0) return;
-        { const std::lock_guard lock(mutex_); }
+        {
+            const std::lock_guard lock(mutex_);
+        }
         if (useful >= sleepers) {
             work_.notify_all();
         } else {
@@ -186,7 +188,9 @@ class Pool {
 
     void finish(std::int64_t tasks) {
         if (unfinished_.fetch_sub(tasks) != tasks || !caller_sleeps_.load()) return;
-        { const std::lock_guard lock(mutex_); }
+        {
+            const std::lock_guard lock(mutex_);
+        }
         done_.notify_one();
     }
 
@@ -219,7 +223,8 @@ int usable_cores() {
 int default_threads() {
     // A list, as "4,2", gives the numbers of nested levels: the first is ours.
     if (const char* text = std::getenv("OMP_NUM_THREADS")) {
-        if (const long count = std::strtol(text, nullptr, 10); count >= 1) return static_cast<int>(std::min(count, 1024L));
+        if (const long count = std::strtol(text, nullptr, 10); count >= 1)
+            return static_cast<int>(std::min(count, 1024L));
     }
     return usable_cores();
 }

@@ -35,7 +35,8 @@ bool Program::run(char* const* tensors, const Monitor& monitor) const {
 
     for (const Step& step : steps) {
         Pointers arguments(step.slots.size());
-        for (std::size_t i = 0; i < step.slots.size(); ++i) arguments[i] = slots[static_cast<std::size_t>(step.slots[i])];
+        for (std::size_t i = 0; i < step.slots.size(); ++i)
+            arguments[i] = slots[static_cast<std::size_t>(step.slots[i])];
         if (!step.kernel->run(arguments.data(), monitor)) return false;
     }
     return true;
