@@ -10,6 +10,7 @@ import secrets
 from concurrent.futures import ProcessPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
+from subprocess import CalledProcessError
 
 from rich.console import Console
 
@@ -40,9 +41,15 @@ def main() -> int:
         left_out[name] = reason
         console.print(f"left out: {name} ({reason})", highlight=False, markup=False)
 
+    seconds = None
     names = []
     for name in options.contenders:
         reason = CONTENDERS[name].absent()
+        if name == OURS and not reason:
+            try:
+                seconds = import_seconds()
+            except CalledProcessError as error:
+                reason = f"import failed: {error.stderr.strip().splitlines()[-1]}"
         if reason:
             leave_out(name, reason)
         else:
@@ -57,7 +64,6 @@ def main() -> int:
         line = ", ".join(f"{name} {report.cell(timing)}" for name, timing in timings.items())
         console.print(f"{case.name}: {line}", highlight=False, markup=False)
     versions = {name: CONTENDERS[name].version() for name in names if name not in left_out}
-    seconds = import_seconds() if OURS in versions else None
     whole = report.Report(_processor(), machine, versions, left_out, tuple(results), seconds)
     report.show(whole, console)
     if options.json:
