@@ -110,16 +110,20 @@ def tree_seconds(problem: Problem, tree: Tree, seconds: Seconds) -> float:
     )
 
 
-def roofline(itemsize: int, flops: float = 5e10, bandwidth: float = 2e10, overhead: float = 1e-6) -> Seconds:
+def roofline(
+    itemsize: int, flops: float = 3e10, fused: float = 1e10, bandwidth: float = 3e10, overhead: float = 2e-7
+) -> Seconds:
     """An estimate for a machine of which nothing is known: the longer of computing and moving, after Williams,
-    Waterman and Patterson, "Roofline", 2009, and a fixed cost a step. Rates are per second.
+    Waterman and Patterson, "Roofline", 2009, and a fixed cost a step.
 
-    >>> roofline(8)(((0, 1), (1, 2)), (0, 2), (1000, 1000, 1000))
-    0.040001
+    Rates are per second; pairs compute at ``flops``, other steps, which reuse less of what they load, at ``fused``.
+
+    >>> roofline(8, flops=1e10, overhead=0.0)(((0, 1), (1, 2)), (0, 2), (1000, 1000, 1000))
+    0.2
     """
 
     def seconds(inputs: tuple[Labels, ...], output: Labels, extents: tuple[int, ...]) -> float:
-        compute = step_flops(inputs, output, extents) / flops
+        compute = step_flops(inputs, output, extents) / (flops if len(inputs) == 2 else fused)
         move = step_elements(inputs, output, extents) * itemsize / bandwidth
         return overhead + max(compute, move)
 

@@ -130,10 +130,11 @@ def exact(
                         if below >= limit:
                             continue
                         nest = left_nest | right_nest
-                        if nest != plain and nest != left_nest and nest != right_nest and volume(nest) > SMALL:
-                            continue
                         masks = left_masks + right_masks
-                        if len(masks) > MOST_FUSED:
+                        if len(masks) > 2 and (
+                            len(masks) > MOST_FUSED
+                            or (nest not in (plain, left_nest, right_nest) and volume(nest) > SMALL)
+                        ):
                             continue
                         cost = below + step(result, nest, masks)
                         if cost < limit:

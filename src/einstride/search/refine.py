@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..cost import Seconds, volume
+from collections.abc import Sequence
+
+from ..cost import Labels, Seconds, volume
 from ..problem import Problem
 from ..tree import Nested, Tree, from_nested, node_labels
 from .exact import exact
@@ -24,35 +26,44 @@ def refine(problem: Problem, tree: Tree, seconds: Seconds, largest: int | None =
     """
     labels = node_labels(problem, tree)
     operands = tree.operands
-    pieces: list[tuple[int, list[int], Nested]] = []
+    pieces: list[tuple[int, list[int], Nested | None]] = []  # a root, the nodes it is made of, and how, if anew
     roots = [len(labels) - 1]
     while roots:
         root = roots.pop()
-        joined = list(tree.groups[root - operands])
-        while True:
-            open_nodes = [
-                node
-                for node in joined
-                if node >= operands and len(joined) - 1 + len(tree.groups[node - operands]) <= PIECE
-            ]
-            if not open_nodes:
-                break
-            opened = max(open_nodes, key=lambda node: (volume(labels[node], problem.extents), -node))
-            joined.remove(opened)
-            joined.extend(tree.groups[opened - operands])
-        joined.sort()
-        found: Nested | None = None
-        if len(joined) <= PIECE:
-            inputs = [labels[node] for node in joined]
-            found = exact(inputs, labels[root], problem.extents, seconds, largest)
-        pieces.append((root, joined, tuple(range(len(joined))) if found is None else found))
+        joined, spent = _piece(problem, tree, labels, root, seconds)
+        inputs = [labels[node] for node in joined]
+        found = exact(inputs, labels[root], problem.extents, seconds, largest, spent) if len(joined) <= PIECE else None
+        if found is None:
+            joined = list(tree.groups[root - operands])
+        pieces.append((root, joined, found))
         roots.extend(node for node in joined if node >= operands)
 
     made: dict[int, Nested] = {node: node for node in range(operands)}
     for root, joined, shape in reversed(pieces):
-        made[root] = _replace(shape, [made[node] for node in joined])
+        parts = tuple([made[node] for node in joined])
+        made[root] = parts if shape is None else _replace(shape, parts)
     return from_nested(made[len(labels) - 1])
 
 
-def _replace(nested: Nested, by: list[Nested]) -> Nested:
+def _piece(
+    problem: Problem, tree: Tree, labels: Sequence[Labels], root: int, seconds: Seconds
+) -> tuple[list[int], float]:
+    """The nodes that a piece joins and the seconds its steps take now."""
+    joined, opened, spent = [root], root, 0.0
+    while True:
+        group = tree.groups[opened - tree.operands]
+        spent += seconds(tuple([labels[part] for part in group]), labels[opened], problem.extents)
+        joined.remove(opened)
+        joined.extend(group)
+        fitting = [
+            node
+            for node in joined
+            if node >= tree.operands and len(joined) - 1 + len(tree.groups[node - tree.operands]) <= PIECE
+        ]
+        if not fitting:
+            return sorted(joined), spent
+        opened = max(fitting, key=lambda node: (volume(labels[node], problem.extents), -node))
+
+
+def _replace(nested: Nested, by: Sequence[Nested]) -> Nested:
     return by[nested] if isinstance(nested, int) else tuple([_replace(part, by) for part in nested])

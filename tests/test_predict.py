@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+
+from einstride import plan
+from einstride.machine import detect
+from einstride.predict import step_seconds
+from einstride.problem import terms
+from einstride.program import DTYPES
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "complex128"])
+@pytest.mark.parametrize(
+    ("subscripts", "shapes"),
+    [
+        ("ij,jk->ik", ((300, 400), (400, 500))),
+        ("bij,bjk->bik", ((20, 30, 40), (20, 40, 50))),
+        ("ij,ij,ij->ij", ((300, 400),) * 3),
+        ("ij->j", ((300, 400),)),
+    ],
+)
+def test_a_dense_step_is_predicted_as_its_program_will_be(
+    subscripts: str, shapes: tuple[tuple[int, ...], ...], dtype: str
+) -> None:
+    made = plan(subscripts, *shapes, dtype=dtype)
+    predict = step_seconds(DTYPES.index(dtype), detect())
+    assert made.program is not None
+    assert len(made.program.steps) == 1
+    predicted = predict(terms(made.problem), made.problem.expression.output, made.problem.extents)
+    assert predicted == pytest.approx(made.program.seconds)
+
+
+def test_labels_of_the_same_tensors_count_as_one() -> None:
+    predict = step_seconds(DTYPES.index("float64"), detect())
+    split = predict(((0, 1, 2), (2, 3)), (0, 1, 3), (20, 30, 40, 50))
+    assert split == predict(((0, 1), (1, 2)), (0, 2), (600, 40, 50))
+
+
+def test_no_elements_take_no_time() -> None:
+    assert step_seconds(12, detect())(((0, 1), (1, 2)), (0, 2), (3, 0, 4)) == 0
