@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from math import prod
 
 
 class Role(IntEnum):
@@ -53,3 +54,39 @@ def fold(loops: Iterable[Loop]) -> tuple[Loop, ...]:
                 continue
         folded.append(inner)
     return tuple(folded)
+
+
+def volume(loops: Iterable[Loop]) -> int:
+    """The product of the extents.
+
+    >>> volume([Loop(Role.BATCH, 3, (32,)), Loop(Role.BATCH, 4, (8,))])
+    12
+    """
+    return prod([loop.extent for loop in loops])
+
+
+def nest(loops: Iterable[Loop], tensor: int) -> list[Loop]:
+    """Order loops for one tensor: what lies farthest apart outermost; a loop it does not have, outside of all.
+
+    >>> [loop.extent for loop in nest([Loop(Role.BATCH, 3, (8,)), Loop(Role.BATCH, 4, (-24,))], 0)]
+    [4, 3]
+    """
+    return sorted(loops, key=lambda loop: -abs(loop.strides[tensor]) if loop.strides[tensor] else -(2**63))
+
+
+def tile_adjacent(loops: Sequence[Loop], tensor: int, itemsize: int) -> list[Loop]:
+    """Keep a tensor's adjacent elements together: split the loop along them, unless it is the innermost already, and
+    put a part of about a cache line innermost.
+
+    >>> loops = [Loop(Role.FREE_RIGHT, 32, (8, 256)), Loop(Role.FREE_RIGHT, 32, (256, 8))]
+    >>> [loop.extent for loop in tile_adjacent(loops, 0, 8)]
+    [4, 32, 8]
+    """
+    for index, loop in enumerate(loops[:-1]):
+        if abs(loop.strides[tensor]) == itemsize:
+            part = next((part for part in (8, 16, 4, 10, 12, 6, 5, 7, 9) if loop.extent % part == 0), 1)
+            if part == 1 or loop.extent == 1:
+                break
+            outer = Loop(loop.role, loop.extent // part, tuple([stride * part for stride in loop.strides]))
+            return [*loops[:index], outer, *loops[index + 1 :], Loop(loop.role, part, loop.strides)]
+    return list(loops)

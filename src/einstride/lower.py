@@ -8,7 +8,7 @@ from math import prod
 
 from .expression import Label
 from .kernels import choose
-from .loop import Loop, Role, fold
+from .loop import Loop, Role, fold, nest, tile_adjacent, volume
 from .machine import Machine
 from .problem import Problem, axis_strides, output_strides
 from .program import ITEMSIZES, Program, Step, intermediate_type
@@ -90,22 +90,35 @@ def _lower_step(
 
 
 def _loops(problem: Problem, tensors: Sequence[Tensor]) -> list[Loop]:
-    """Every label of a step as a loop: outermost what lies farthest apart in the tensor that decides its role."""
-    left, right, made = tensors[0], tensors[-2], tensors[-1]
+    """Every label of a step as a loop, grouped by role; within a role outermost first."""
+    made = tensors[-1]
     labels = dict.fromkeys(label for tensor in tensors for label in tensor.strides)
-    loops = []
+    loops: dict[Role, list[Loop]] = {role: [] for role in Role}
     for label in labels:
         strides = tuple([tensor.strides.get(label, 0) for tensor in tensors])
         if label not in made.strides:
-            role, decides = Role.CONTRACTED, right.strides.get(label) or strides[0]
-        elif len(tensors) != 3 or (label in left.strides and label in right.strides):
-            role, decides = Role.BATCH, strides[-1]
-        elif label in left.strides:
-            role, decides = Role.FREE_LEFT, strides[0]
+            role = Role.CONTRACTED
+        elif len(tensors) != 3 or (label in tensors[0].strides and label in tensors[1].strides):
+            role = Role.BATCH
         else:
-            role, decides = Role.FREE_RIGHT, strides[-1]
-        loops.append((role, -abs(decides), Loop(role, problem.extents[label], strides)))
-    return [loop for *_, loop in sorted(loops, key=lambda entry: entry[:2])]
+            role = Role.FREE_LEFT if label in tensors[0].strides else Role.FREE_RIGHT
+        loops[role].append(Loop(role, problem.extents[label], strides))
+    if len(tensors) != 3:
+        return [*nest(loops[Role.BATCH], -1), *nest(loops[Role.CONTRACTED], 0)]
+
+    # A group of loops that two tensors walk is nested as the one wants it that is walked more often: m by the output
+    # rather than the left side when there is more of n than of k, and so on. The other one's adjacent elements are
+    # then kept together by a tile, or each of its cache lines is fetched once for every element it holds; but not
+    # where its walk is rare next to the first one's, whose own runs the tile interrupts.
+    m, n, k = (volume(loops[role]) for role in (Role.FREE_LEFT, Role.FREE_RIGHT, Role.CONTRACTED))
+    left, right, out = (ITEMSIZES[tensor.type] for tensor in tensors)
+    by_right = nest(loops[Role.CONTRACTED], 1) if n > m else nest(loops[Role.CONTRACTED], 0)
+    return [
+        *nest(loops[Role.BATCH], -1),
+        *nest(loops[Role.FREE_LEFT], -1 if n > k else 0),
+        *(tile_adjacent(nest(loops[Role.FREE_RIGHT], -1), 1, right) if 8 * k >= m else nest(loops[Role.FREE_RIGHT], -1)),
+        *tile_adjacent(by_right, 0 if n > m else 1, left if n > m else right),
+    ]
 
 
 def _belongs_right(problem: Problem, left: Tensor, right: Tensor, made: Tensor) -> bool:
