@@ -32,6 +32,7 @@ from .errors import OperandTypeError, OptionError, PlanMemoryError, ShapeError, 
 from .expression import Shape, parse, parse_interleaved
 from .lower import lower
 from .machine import detect
+from .predict import step_seconds
 from .problem import Problem, bind, checked_size
 from .program import ITEMSIZES, Program, intermediate_type
 from .run import load_program, run_namespace
@@ -196,33 +197,43 @@ def _einsum(
     form, values = (first, arguments[1:]) if isinstance(first, Plan) else _split(arguments)
     if any(map(_takes_over, values)):
         named = {"out": out, "dtype": dtype, "order": order, "casting": casting, "optimize": optimize}
-        asked = {name: value for name, value in named.items() if value is not _DEFAULTS[name]}
-        return _numpy_einsum(*arguments, **asked)
+        return _numpy_einsum(
+            *arguments, **{name: value for name, value in named.items() if value is not _DEFAULTS[name]}
+        )
 
     order, casting = check_options(order, casting)
     arrays = tuple([as_operand(value, number) for number, value in enumerate(values)])
     if out is not None and not isinstance(out, np.ndarray):
         raise OperandTypeError(f"out= must be an array, not {type(out).__name__}")
+    allowed = _memory_key(memory)
+    usual = (order, casting, allowed) == ("K", "safe", None)
     if isinstance(form, Plan):
         _check_planned(form, arrays)
         problem, tree, wanted = form.problem, form.tree, form.dtype
     else:
         wanted = result_type(arrays, out, dtype)
         shapes = tuple([array.shape for array in arrays])
-        problem, tree = _planned(form, shapes, wanted, _optimize_key(optimize), _memory_key(memory))
+        asked = _optimize_key(optimize)
+        if usual and not _recognised(first, values, arrays, dtype, optimize):
+            # Lists, interleaved labels, a dtype, a path: a plan is what the compiled path can know such a call by.
+            return einsum(_kept_plan(form, shapes, _layouts(arrays), wanted, asked), *arrays, out=out)
+        problem, tree = _planned(form, shapes, wanted, asked, allowed)
 
-    result, answer = _evaluate(problem, tree, arrays, out, wanted, order, casting, memory)
-    # The compiled path takes what it can compare: the arrays themselves, and of the keywords `out` and `optimize`.
-    if (
-        answer is not None
-        and isinstance(first, str | Plan)
-        and all(array is value for array, value in zip(arrays, values, strict=True))
-        and (dtype, order, casting, memory) == (None, "K", "safe", None)
-        and isinstance(optimize, str | bool | None)
-        and not (_PROMOTES_BY_VALUE and any(array.ndim == 0 for array in arrays))
-    ):
+    result, answer = _evaluate(problem, tree, arrays, out, wanted, order, casting, allowed)
+    if usual and answer is not None:
         _core.remember(first, arrays, out, optimize, *answer)
     return result[()] if out is None and result.ndim == 0 else result
+
+
+def _recognised(
+    first: object, values: Sequence[object], arrays: Sequence[Array], dtype: object, optimize: object
+) -> bool:
+    """Whether the compiled path can tell this call by its own arguments when it comes again."""
+    if type(first) is not str or dtype is not None or not isinstance(optimize, str | bool | None):
+        return False
+    if _PROMOTES_BY_VALUE and any(array.ndim == 0 for array in arrays):
+        return False
+    return all(array is value for array, value in zip(arrays, values, strict=True))
 
 
 # How `_core.remember` is told to repeat a call: a program, the result's shape, byte strides and dtype, or the operand
@@ -298,16 +309,14 @@ def _split(arguments: Sequence[object]) -> tuple[Form, tuple[object, ...]]:
             "or operands and their labels must alternate: einsum(a, [0, 1], b, [1, 2], [0, 2])"
         )
     paired = len(arguments) // 2 * 2
-    labels = (*arguments[1:paired:2], arguments[-1] if len(arguments) > paired else None)
-    return tuple(map(_frozen, labels)), tuple(arguments[:paired:2])
-
-
-def _frozen(labels: object) -> object:
-    """Label lists as tuples, so that calls can be compared; anything else is left for the parser to refuse."""
+    labels, output = arguments[1:paired:2], arguments[-1] if len(arguments) > paired else None
     try:
-        return None if labels is None else tuple(labels)  # type: ignore[arg-type]
+        form: Form = (*map(tuple, labels), None if output is None else tuple(output))  # type: ignore[arg-type]
+        hash(form)  # calls are compared by it
     except TypeError:
-        return labels
+        parse_interleaved(labels, output, ())  # type: ignore[arg-type]
+        raise
+    return form, tuple(arguments[:paired:2])
 
 
 def _optimize_key(optimize: object) -> Hashable:
@@ -315,7 +324,12 @@ def _optimize_key(optimize: object) -> Hashable:
     if optimize is None or isinstance(optimize, bool | np.bool_):
         return bool(optimize)
     if isinstance(optimize, list | tuple):
-        return tuple([tuple(step) if isinstance(step, list | tuple) else step for step in optimize])
+        key = tuple([tuple(step) if isinstance(step, list) else step for step in optimize])
+        try:
+            hash(key)
+        except TypeError:
+            raise OperandTypeError(f"a path is made of tuples of positions, not {optimize!r}") from None
+        return key
     if isinstance(optimize, str):
         return optimize
     raise OperandTypeError(
@@ -330,36 +344,42 @@ def _memory_key(memory: object) -> int | None:
     raise OptionError(f"memory={memory!r} is not a number of bytes, 0 or more")
 
 
+@lru_cache(_MOST_PLANS)
 def _planned(
-    form: Form, shapes: tuple[Shape, ...], dtype: DType, optimize: Hashable, memory: int | None
-) -> tuple[Problem, Tree]:
-    try:
-        hash((form, optimize))
-    except TypeError:
-        # A label or a path that cannot be compared is about to be refused with a message.
-        return _plan_anew(form, shapes, dtype, optimize, memory)
-    return _plan_kept(form, shapes, dtype, optimize, memory)
-
-
-def _plan_anew(
     form: Form, shapes: tuple[Shape, ...], dtype: DType, optimize: Any, memory: int | None
 ) -> tuple[Problem, Tree]:
+    """The tree for operands of these shapes and products of this dtype."""
     ranks = tuple(map(len, shapes))
     if isinstance(form, str):
         expression = parse(form, ranks, shapes)
     else:
         expression = parse_interleaved(form[:-1], form[-1], ranks, shapes)  # type: ignore[arg-type]
     problem = bind(expression, shapes)
-    code = type_code(dtype)
-    kept = dtype.itemsize if code is None else ITEMSIZES[intermediate_type(code)]
     checked_size(problem, expression.output, dtype.itemsize)
-    tree = search(problem, optimize, Budget(memory, kept, roofline(kept)))
-    for intermediate in node_labels(problem, tree)[len(shapes) : -1]:
-        checked_size(problem, intermediate, kept)
+    code = type_code(dtype)
+    if code is None:
+        budget = Budget(memory, dtype.itemsize, roofline(dtype.itemsize))
+    else:
+        kept = intermediate_type(code)
+        budget = Budget(memory, ITEMSIZES[kept], step_seconds(kept, detect()))
+    tree = search(problem, optimize, budget)
+    if len(tree.groups) > 1:
+        for intermediate in node_labels(problem, tree)[len(shapes) : -1]:
+            checked_size(problem, intermediate, budget.itemsize)
     return problem, tree
 
 
-_plan_kept = lru_cache(_MOST_PLANS)(_plan_anew)
+@lru_cache(_MOST_PLANS)
+def _kept_plan(
+    form: Form,
+    shapes: tuple[Shape, ...],
+    layouts: tuple[Strides, tuple[DType, ...]],
+    dtype: DType,
+    optimize: Hashable,
+) -> Plan:
+    """One Plan for equal calls: the compiled path knows it by identity."""
+    strides, dtypes = layouts
+    return Plan(*_planned(form, shapes, dtype, optimize, None), tuple(map(native, dtypes)), dtype, strides)
 
 
 @lru_cache(_MOST_PROGRAMS)

@@ -16,7 +16,10 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 DType: TypeAlias = np.dtype[Any]
 Strides: TypeAlias = tuple[tuple[int, ...], ...]
 
-_CODES = {name: code for code, name in enumerate(DTYPES)}
+_CODES = {
+    (np.dtype(name).kind, np.dtype(name).itemsize): code for code, name in enumerate(DTYPES) if name != "bfloat16"
+}
+_BFLOAT16 = DTYPES.index("bfloat16")
 _CASTINGS = ("no", "equiv", "safe", "same_kind", "unsafe")
 _ORDERS = ("C", "F", "A", "K")
 
@@ -27,7 +30,9 @@ def type_code(dtype: DType) -> int | None:
     >>> type_code(np.dtype("float32")), type_code(np.dtype(object))
     (11, None)
     """
-    return _CODES.get(dtype.name)
+    if dtype.kind == "V":  # bfloat16 is an extension type, not one of NumPy's own
+        return _BFLOAT16 if dtype.name == "bfloat16" else None
+    return _CODES.get((dtype.kind, dtype.itemsize))
 
 
 def as_operand(value: object, number: int) -> Array:
@@ -175,7 +180,7 @@ def dense_strides(shape: Sequence[int], order: Sequence[int], itemsize: int) -> 
     strides = [0] * len(shape)
     for axis in reversed(order):
         strides[axis] = itemsize
-        itemsize *= max(shape[axis], 1)
+        itemsize *= shape[axis] or 1
     return tuple(strides)
 
 
@@ -187,7 +192,11 @@ def is_contiguous(shape: Shape, strides: Sequence[int], itemsize: int, fortran: 
     """
     axes = range(len(shape))
     dense = dense_strides(shape, axes[::-1] if fortran else axes, itemsize)
-    return 0 in shape or all(a == b or extent == 1 for a, b, extent in zip(strides, dense, shape, strict=True))
+    return (
+        strides == dense
+        or 0 in shape
+        or all(a == b or extent == 1 for a, b, extent in zip(strides, dense, shape, strict=True))
+    )
 
 
 def axis_order(problem: Problem, strides: Strides, dtypes: Sequence[DType], order: str) -> Sequence[int]:

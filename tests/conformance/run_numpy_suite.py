@@ -19,9 +19,9 @@ import einstride
 # At most three.
 EXCEPTED = {
     "TestEinsum::test_einsum_errors": 'asserts that "ij->jij" is refused; einstride writes the diagonal',
-    "TestEinsum::test_subscript_range": "asserts that the integer label 52 is refused; einstride has any number of labels",
-    "TestEinsum::test_einsum_0d_out": "has float64 cast to an int64 out= under casting='safe', which NumPy itself refuses "
-    "unless optimize= is given",
+    "TestEinsum::test_subscript_range": "asserts that the label 52 is refused; einstride has any number of labels",
+    "TestEinsum::test_einsum_0d_out": "has float64 cast to an int64 out= under casting='safe', which NumPy itself "
+    "refuses unless optimize= is given",
 }
 
 
