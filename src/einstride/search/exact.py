@@ -37,7 +37,7 @@ def exact(
     bound: float = inf,
 ) -> Nested | None:
     """The tree of least predicted time whose intermediates have at most ``largest`` elements each; None when every
-    tree takes ``bound`` seconds or more.
+    tree takes ``bound`` seconds or more. The labels of an input are distinct, and so are the output's.
 
     Each subset of the operands keeps its fastest tree, made from every split in two. The step that joins two parts
     may absorb the last step of either where that repeats no work, which is how steps over three and more arise. This
@@ -52,6 +52,8 @@ def exact(
     """
     count = len(inputs)
     full = (1 << count) - 1
+    names = sorted(set(output).union(*inputs))
+    bits_of = {label: 1 << bit for bit, label in enumerate(names)}
     tuples: dict[int, Labels] = {}
     volumes: dict[int, int] = {}
     known: dict[tuple[int, ...], float] = {}
@@ -68,7 +70,7 @@ def exact(
     def labels_of(bits: int) -> Labels:
         labels = tuples.get(bits)
         if labels is None:
-            labels = tuples[bits] = tuple([label for label in range(bits.bit_length()) if bits >> label & 1])
+            labels = tuples[bits] = tuple([label for bit, label in enumerate(names) if bits >> bit & 1])
         return labels
 
     def step(result: int, nest: int, masks: tuple[int, ...]) -> float:
@@ -81,9 +83,9 @@ def exact(
             known[key] = time
         return time
 
-    out = _mask(output)
+    out = sum([bits_of[label] for label in output])
     tuples[out] = output  # the one result whose labels need not ascend
-    operands = tuple([_mask(term) for term in inputs])
+    operands = tuple([sum([bits_of[label] for label in term]) for term in inputs])
     union = [0] * (full + 1)
     for subset in range(1, full + 1):
         union[subset] = union[subset & (subset - 1)] | operands[(subset & -subset).bit_length() - 1]
@@ -144,10 +146,3 @@ def exact(
         if found is not None:
             ways[subset] = (_Way(limit, (found.parts,), (result,), result), found)
     return ways[full][0].parts[0] if full in ways else fastest
-
-
-def _mask(labels: Labels) -> int:
-    bits = 0
-    for label in labels:
-        bits |= 1 << label
-    return bits

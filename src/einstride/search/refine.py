@@ -49,16 +49,15 @@ def _piece(
     problem: Problem, tree: Tree, labels: Sequence[Labels], root: int, seconds: Seconds
 ) -> tuple[list[int], float]:
     """The nodes that a piece joins and the seconds its steps take now."""
+    operands = tree.operands
     joined, opened, spent = [root], root, 0.0
     while True:
-        group = tree.groups[opened - tree.operands]
+        group = tree.groups[opened - operands]
         spent += seconds(tuple([labels[part] for part in group]), labels[opened], problem.extents)
         joined.remove(opened)
         joined.extend(group)
         fitting = [
-            node
-            for node in joined
-            if node >= tree.operands and len(joined) - 1 + len(tree.groups[node - tree.operands]) <= PIECE
+            node for node in joined if node >= operands and len(joined) - 1 + len(tree.groups[node - operands]) <= PIECE
         ]
         if not fitting:
             return sorted(joined), spent
