@@ -47,6 +47,7 @@ _numpy_einsum: Callable[..., Any] = np.einsum
 
 # NumPy 1 looks at the values of 0-d operands to promote dtypes, so there a dtype alone does not tell the result's.
 _PROMOTES_BY_VALUE = int(np.__version__.split(".")[0]) < 2
+_MOST_AXES = 32 if _PROMOTES_BY_VALUE else 64
 
 # The terms as the caller wrote them: a subscripts string, or label lists of which the last is the output's or None.
 Form: TypeAlias = str | tuple[Hashable, ...]
@@ -355,6 +356,9 @@ def _planned(
     else:
         expression = parse_interleaved(form[:-1], form[-1], ranks, shapes)  # type: ignore[arg-type]
     problem = bind(expression, shapes)
+    if len(expression.output) > _MOST_AXES:
+        axes = len(expression.output)
+        raise ShapeError(f"the output has {axes} axes; a NumPy array has at most {_MOST_AXES}\n  {expression}")
     checked_size(problem, expression.output, dtype.itemsize)
     code = type_code(dtype)
     if code is None:
@@ -420,7 +424,8 @@ def _needs(problem: Problem, needed: int, allowed: int) -> str:
 def _check_planned(planned: Plan, arrays: Sequence[Array]) -> None:
     shapes = planned.problem.shapes
     if len(arrays) != len(shapes):
-        raise ShapeError(f"the plan {planned.problem.expression} takes {len(shapes)} operands, got {len(arrays)}")
+        takes = "1 operand" if len(shapes) == 1 else f"{len(shapes)} operands"
+        raise ShapeError(f"the plan {planned.problem.expression} takes {takes}, got {len(arrays)}")
     for number, (array, shape, dtype) in enumerate(zip(arrays, shapes, planned.dtypes, strict=True)):
         if array.shape != shape:
             raise ShapeError(
@@ -432,5 +437,7 @@ def _check_planned(planned: Plan, arrays: Sequence[Array]) -> None:
             )
 
 
+# Python's own message about a keyword that does not exist should name the function that was called.
+_einsum.__qualname__ = "einsum"
 _core.set_miss(_einsum)
 einsum = _core.einsum

@@ -102,7 +102,7 @@ def result_type(operands: Sequence[Array | DType], out: Array | None, dtype: obj
             f"operand {number} is {operand if isinstance(operand, np.dtype) else operand.dtype}"
             for number, operand in enumerate(operands)
         )
-        raise OperandTypeError(f"the operands have no common dtype: {types} ({error})") from None
+        raise OperandTypeError(f"the operands have no common dtype: {types}") from error
 
 
 def check_arithmetic(dtype: DType, dtypes: Sequence[DType]) -> None:

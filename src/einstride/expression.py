@@ -15,6 +15,7 @@ Label: TypeAlias = int
 Shape: TypeAlias = tuple[int, ...]
 
 _ELLIPSIS = "..."
+_ALTERNATE = "without a subscripts string, operands and labels alternate: einsum(a, [0, 1], b, [1, 2], [0, 2])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,7 @@ def parse_interleaved(
             listed = list(labels)
         except TypeError:
             raise OperandTypeError(
-                f"the labels of {where} must be a sequence of hashables, got {type(labels).__name__}; "
-                "without a subscripts string, operands and their labels alternate: einsum(a, [0, 1], b, [1, 2], [0, 2])"
+                f"the labels of {where} must be a sequence of hashables, got {type(labels).__name__}; {_ALTERNATE}"
             ) from None
         for position, label in enumerate(listed):
             text += ", " if position else ""
@@ -112,7 +112,7 @@ def parse_interleaved(
                 hash(label)
             except TypeError:
                 raise OperandTypeError(
-                    f"label {position} of {where} is {label!r}; a label must be hashable or Ellipsis"
+                    f"label {position} of {where} is {label!r}; a label must be hashable or Ellipsis; {_ALTERNATE}"
                 ) from None
             marks.append(_Mark(label, (len(text), len(text) + len(name))))
             text += name
