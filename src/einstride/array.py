@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .errors import OperandTypeError, OptionError, OutputError, ShapeError
-from .expression import Shape
+from .expression import Label, Shape
 from .problem import Problem, axis_strides, output_shape
 from .program import DTYPES
 
@@ -207,18 +207,18 @@ def axis_order(problem: Problem, strides: Strides, dtypes: Sequence[DType], orde
     those whose strides are smaller in some operand and larger in none.
     """
     axes = range(len(problem.expression.output))
-    operands = list(zip(problem.shapes, strides, [dtype.itemsize for dtype in dtypes], strict=True))
+    itemsizes = [dtype.itemsize for dtype in dtypes]
     if order == "A":
-        # A diagonal is not contiguous, whatever its operand is.
-        whole = not any(
-            extent > 1 and term.count(label) > 1
-            for term, shape in zip(problem.expression.inputs, problem.shapes, strict=True)
-            for label, extent in zip(term, shape, strict=True)
-        )
-        order = "F" if whole and all(is_contiguous(*operand, fortran=True) for operand in operands) else "C"
+        operands = [
+            _diagonal(*operand) for operand in zip(problem.expression.inputs, problem.shapes, strides, strict=True)
+        ]
+        fortran = [
+            is_contiguous(*operand, size, fortran=True) for operand, size in zip(operands, itemsizes, strict=True)
+        ]
+        order = "F" if all(fortran) else "C"
     if order == "F":
         return axes[::-1]
-    if order != "K" or all(is_contiguous(*operand) for operand in operands):
+    if order == "C" or all(map(is_contiguous, problem.shapes, strides, itemsizes)):
         return axes
     # A broadcast axis and one of extent 1 have no say.
     tables = [axis_strides(problem, number, operand) for number, operand in enumerate(strides)]
@@ -239,6 +239,14 @@ def axis_order(problem: Problem, strides: Strides, dtypes: Sequence[DType], orde
                 at = position
         placed.insert(at, label)
     return sorted(axes, key=lambda axis: -placed.index(problem.expression.output[axis]))
+
+
+def _diagonal(term: Sequence[Label], shape: Shape, strides: Sequence[int]) -> tuple[Shape, tuple[int, ...]]:
+    """The shape and strides of an operand with each repeated label's axes made one."""
+    first = {label: axis for axis, label in reversed(list(enumerate(term)))}
+    axes = sorted(first.values())
+    steps = [sum(stride for label, stride in zip(term, strides, strict=True) if label == term[axis]) for axis in axes]
+    return tuple([shape[axis] for axis in axes]), tuple(steps)
 
 
 def layout(
