@@ -118,7 +118,7 @@ def _kernel(step: Step) -> Iterator[str]:
     seconds = {
         kernel.id: kernel.estimate(step.loops, step.types, machine)
         for kernel in KERNELS
-        if kernel.accepts(step.loops, step.types)
+        if kernel.accepts(step.loops, step.types, machine)
     }
     yield f"{step.kernel}: {about[step.kernel]}"
     others = [f"{name} would take {_time(time)}" for name, time in seconds.items() if name != step.kernel]
