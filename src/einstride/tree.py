@@ -17,8 +17,9 @@ Nested: TypeAlias = "int | tuple[Nested, ...]"
 class Tree:
     """A contraction tree: the operands are nodes ``0..operands-1``, ``groups[k]`` makes node ``operands + k``.
 
-    How many operands there are follows from the groups, for each group turns its nodes into one. A group of one node sums labels out of it, a group of two contracts a pair, a larger one multiplies all of its
-    nodes in a single pass. Every node but the last is used exactly once and the last one is the output.
+    How many operands there are follows from the groups, for each group turns its nodes into one. A group of one node
+    sums labels out of it, a group of two contracts a pair, a larger one multiplies all of its nodes in a single pass.
+    Every node but the last is used exactly once and the last one is the output.
 
     Raises:
         ValueError: when a group is empty, uses a node twice or before it is made, or leaves a node unused.

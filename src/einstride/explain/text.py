@@ -138,11 +138,10 @@ def _columns(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
 
 def _scaled(amount: int, unit: str) -> str:
     """A whole number to three digits with a decimal prefix: 1234567 is '1.23 M'."""
-    value, prefix = float(amount), ""
-    for prefix in ("", "k", "M", "G", "T", "P", "E"):
-        if value < 999.5:
-            break
-        value /= 1000
+    prefixes = iter(("", "k", "M", "G", "T", "P", "E"))
+    value, prefix = float(amount), next(prefixes)
+    while value >= 999.5 and (larger := next(prefixes, None)) is not None:
+        value, prefix = value / 1000, larger
     return f"{value:.3g} {prefix}{unit}"
 
 
