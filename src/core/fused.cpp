@@ -33,10 +33,11 @@ using Table = std::vector<int64_t>;
 constexpr int64_t scratch_bytes = 48 << 10;     // of packed tensors and buffered output in a tile: about L1
 constexpr int64_t tile_bytes = 512 << 10;       // that a tile touches: inside L2
 constexpr int64_t most_rows = 256;              // the size of the offset tables
-constexpr int64_t most_terms = 256;
-constexpr int64_t most_summed = 1024;           // numbers summed into one by a dot: 16 vectors of AVX-512 doubles each way
+constexpr int64_t most_terms = 128;
+constexpr int64_t most_summed = 1 << 14;        // numbers summed into one by a dot
 constexpr int64_t line_bytes = 64;              // a tile that is turned takes whole cache lines ...
 constexpr int64_t turned_extent = 64;           // ... and a plain copy more of each page
+constexpr int64_t small_extent = 8;             // loops that are part of every tile before v grows
 constexpr int64_t packed_length = 512;
 constexpr int64_t direct_length = 2048;
 constexpr int64_t buffered_numbers = 8192;      // of the output in a tile
@@ -152,7 +153,7 @@ class Tiler {
         for (std::size_t l = 0; l < p.loops.size(); ++l)
             t.turned = t.turned && p.stride(l, p.output()) % size_of(p.acc) == 0;
         length() = std::min(p.loops[v].extent, packs ? turned_extent : direct_length);
-        if (t.dot) length() = std::min(length(), most_summed);
+        if (t.dot && !packs) length() = std::min(p.loops[v].extent, most_summed);
         grow(packs);
         estimate();
     }
@@ -229,10 +230,15 @@ class Tiler {
             const int64_t line = line_bytes / size_of(p.types[static_cast<std::size_t>(i)]);
             if (u != none) grow_loop(u, t.turned ? turned_extent : line);
         }
-        if (!t.turned)
-            for (std::size_t l = p.loops.size(); l-- > 0;)
-                if (l != t.v) grow_loop(l, p.loops[l].extent);
-        if (packs) grow_loop(t.v, t.dot ? most_summed : packed_length);
+        if (!t.turned) grow_others(small_extent);
+        if (packs) grow_loop(t.v, packed_length);
+        if (!t.turned) grow_others(INT64_MAX);
+    }
+
+    // The other loops, from the innermost in memory on, so that tensors are walked as they lie.
+    void grow_others(int64_t longest) {
+        for (std::size_t l = p.loops.size(); l-- > 0;)
+            if (l != t.v && p.loops[l].extent <= longest) grow_loop(l, p.loops[l].extent);
     }
 
     // Cycles of one tile and of all, from the number of vectors moved; 32-byte vectors stand for every level's.
@@ -261,7 +267,7 @@ class Tiler {
             cycles += rows * (8 + terms * (loads + vectors * loads / 2) + (t.dot ? 12 : vectors));
         }
         t.tile_cycles = std::max(cycles, static_cast<double>(bytes_touched()) / 8);
-        t.cycles = t.tile_cycles;
+        t.cycles = cycles;
         for (std::size_t l = 0; l < p.loops.size(); ++l)
             t.cycles *= static_cast<double>(p.loops[l].extent) / static_cast<double>(t.extent[l]);
     }
