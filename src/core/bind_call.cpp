@@ -348,13 +348,40 @@ PyObject* einsum(PyObject*, PyObject* const* arguments, Py_ssize_t count, PyObje
     return PyObject_Vectorcall(function.get(), arguments, static_cast<std::size_t>(count), names);
 }
 
-PyDoc_STRVAR(
-    einsum_doc,
+// The first line is what inspect.signature reads.
+constexpr const char* einsum_doc =
     R"(einsum(subscripts, /, *operands, out=None, dtype=None, order='K', casting='safe', optimize='auto', memory=None)
 --
 
-Evaluate an einsum expression: a sum of products of array elements.
-)");
+The sum of products of the operands' elements that the subscripts describe, as numpy.einsum computes it.
+
+Args:
+    subscripts: A term for each operand, a letter for each axis, and after ``->`` the output's, as in ``"ij,jk->ik"``.
+        A label that the output lacks is summed over. Without ``->`` the output has the labels that occur once,
+        sorted. ``...`` stands for any further axes. Labels may also be lists that follow each operand:
+        ``einsum(a, [0, 1], b, [1, 2], [0, 2])``.
+    operands: Arrays, or what NumPy makes arrays of. Where they share a label their extents are equal, or 1.
+    out: The array to fill and return; it may overlap an operand.
+    dtype, order, casting: As in numpy.einsum.
+    optimize: ``"auto"`` takes the order of least predicted time; whatever numpy.einsum accepts keeps its meaning.
+    memory: The most bytes that intermediates may take.
+
+Returns:
+    A new array; `out`; a writeable view of a lone operand of which nothing is summed; or a scalar, when no
+    label is left.
+
+Raises:
+    EinsumError: a ValueError (and a TypeError or a MemoryError, where that is what it is): the subscripts, an
+        operand, an option or `out` is not right, or the plan needs more than `memory`.
+
+>>> import numpy as np
+>>> a, b = np.arange(6).reshape(2, 3), np.arange(12).reshape(3, 4)
+>>> einsum("ij,jk->ik", a, b)
+array([[20, 23, 26, 29],
+       [56, 68, 80, 92]])
+>>> int(einsum("ii->", b[:, 1:]))
+18
+)";
 
 PyMethodDef einsum_def = {"einsum", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(einsum)),
                           METH_FASTCALL | METH_KEYWORDS, einsum_doc};
