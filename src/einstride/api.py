@@ -129,7 +129,7 @@ def plan(
     Raises:
         EinsumError: as `einsum` does.
 
-    >>> plan("ij,jk,kl->il", (10, 100), (100, 100), (100, 10)).path
+    >>> plan("ij,jk,kl->il", (2, 100), (100, 100), (100, 90)).path
     ['einsum_path', (0, 1), (0, 1)]
     """
     form, values = _split((subscripts, *operands))
@@ -170,7 +170,7 @@ def einsum_path(subscripts: object = "", /, *operands: object, optimize: Optimiz
     Raises:
         EinsumError: as `einsum` does.
 
-    >>> a, b, c = np.ones((10, 100)), np.ones((100, 100)), np.ones((100, 10))
+    >>> a, b, c = np.ones((2, 100)), np.ones((100, 100)), np.ones((100, 90))
     >>> einsum_path("ij,jk,kl->il", a, b, c)[0]
     ['einsum_path', (0, 1), (0, 1)]
     """
