@@ -222,8 +222,20 @@ def test_out_is_filled_and_returned() -> None:
 def test_out_takes_part_in_the_promotion_as_in_numpy() -> None:
     narrow = np.array([100, 100], "int8")
     for _ in range(2):
-        assert einsum("i->", narrow, out=np.array(0, "int64")) == 200
+        assert einsum("ij->j", narrow[:, None], out=np.zeros(1, "int64")) == [200]
         assert einsum("i->", narrow) == np.int8(-56)
+        for value in (0, 1000):  # which NumPy 1 looks at
+            out, expected = np.array(value), np.array(value)
+            assert einsum("i->", narrow, out=out) == np.einsum("i->", narrow, out=expected)
+
+
+def test_operands_without_axes_promote_as_in_numpy() -> None:
+    for value in (2, 300, 2.5, 1e300):
+        for _ in range(2):
+            operands = np.array(value), np.ones(3, "int8")
+            result, expected = einsum(",i->i", *operands), np.einsum(",i->i", *operands)
+            assert result.dtype == expected.dtype
+            assert np.array_equal(result, expected)
 
 
 def test_out_of_a_narrower_type_when_casting_allows() -> None:

@@ -215,7 +215,7 @@ def _einsum(
         wanted = result_type(arrays, out, dtype)
         shapes = tuple([array.shape for array in arrays])
         asked = _optimize_key(optimize)
-        if usual and not _recognised(first, values, arrays, dtype, optimize):
+        if usual and not _recognised(first, values, arrays, out, dtype, optimize):
             # Lists, interleaved labels, a dtype, a path: a plan is what the compiled path can know such a call by.
             return einsum(_kept_plan(form, shapes, _layouts(arrays), wanted, asked), *arrays, out=out)
         problem, tree = _planned(form, shapes, wanted, asked, allowed)
@@ -227,12 +227,12 @@ def _einsum(
 
 
 def _recognised(
-    first: object, values: Sequence[object], arrays: Sequence[Array], dtype: object, optimize: object
+    first: object, values: Sequence[object], arrays: Sequence[Array], out: Array | None, dtype: object, optimize: object
 ) -> bool:
     """Whether the compiled path can tell this call by its own arguments when it comes again."""
     if type(first) is not str or dtype is not None or not isinstance(optimize, str | bool | None):
         return False
-    if _PROMOTES_BY_VALUE and any(array.ndim == 0 for array in arrays):
+    if _PROMOTES_BY_VALUE and any(array.ndim == 0 for array in (*arrays, *(() if out is None else (out,)))):
         return False
     return all(array is value for array, value in zip(arrays, values, strict=True))
 

@@ -137,7 +137,7 @@ def load(arrays: Sequence[Array], dtype: DType, casting: str) -> tuple[Array, ..
                 )
             if not own.isnative:
                 array = array.astype(native(own))
-            if not (casting in ("no", "equiv", "safe") or np.can_cast(own, dtype, "safe")):
+            if not np.can_cast(own, dtype, "safe"):
                 array = array.astype(dtype)
         loaded.append(array)
     return tuple(loaded)
