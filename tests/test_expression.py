@@ -77,7 +77,7 @@ def test_names_are_not_compared() -> None:
 def test_interleaved_labels_are_read(
     labels: list[list[object]], output: list[object] | None, ranks: tuple[int, ...], expected: str
 ) -> None:
-    assert named(parse_interleaved(labels, output, ranks)) == expected  # type: ignore[arg-type]
+    assert named(parse_interleaved(labels, output, ranks)) == expected
 
 
 def test_labels_that_equal_no_letter_do_not_meet_the_ellipsis() -> None:

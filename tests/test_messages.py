@@ -210,6 +210,9 @@ def test_a_message_points_into_the_subscripts(call: Call, error: type[EinsumErro
     assert str(caught.value) == dedent(message)
 
 
+no_array: Any = [0, 0, 0]
+
+
 def long_path() -> Any:
     return einsum("i,i,i->", ones(3), ones(3), ones(3), optimize=["einsum_path", (0, 1)])
 
@@ -273,7 +276,7 @@ PLAIN: list[tuple[str, Call, type[EinsumError], str]] = [
         OperandTypeError,
         "out= is int64, which casting='safe' does not convert the result's float64 to",
     ),
-    ("out that is no array", lambda: einsum("i->i", ones(3), out=[0, 0, 0]), OperandTypeError, "not list"),
+    ("out that is no array", lambda: einsum("i->i", ones(3), out=no_array), OperandTypeError, "not list"),
     ("a masked out", lambda: einsum("i->i", ones(3), out=np.ma.ones(3)), OperandTypeError, "out= is a masked array"),
     ("overflow", lambda: plan("i,j->ij", (2**40,), (2**40,)), SizeError, "`ij` of shape .* 64-bit sizes"),
     ("too many axes", lambda: einsum("i->" + "i" * 65, ones(1)), ShapeError, "the output has 65 axes"),
@@ -324,4 +327,4 @@ def test_errors_are_what_numpy_raises(error: type[EinsumError], base: type[Excep
 
 def test_an_unknown_keyword_names_the_function() -> None:
     with pytest.raises(TypeError, match=r"^einsum\(\) got an unexpected keyword argument 'bad'"):
-        einsum("i->", ones(3), bad=1)
+        einsum("i->", ones(3), bad=1)  # type: ignore[call-arg]

@@ -49,7 +49,7 @@ class Exceptions:
 
 def main(arguments: list[str]) -> int:
     numpy.einsum = einstride.einsum
-    numpy.einsum_path = einstride.einsum_path
+    numpy.einsum_path = einstride.einsum_path  # type: ignore[assignment]
     print(f"numpy {numpy.__version__}: {suite()}")
     alone = ["-p", "no:cacheprovider", "--rootdir", "/", "-c", "/dev/null"]  # not this project's pytest settings
     return int(pytest.main([suite(), "-q", *alone, *arguments], plugins=[Exceptions()]))
