@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import run_numpy_suite
+from conformance.run_numpy_suite import EXCEPTED
 
 
 def test_numpy_suite() -> None:
@@ -18,4 +18,4 @@ def test_numpy_suite() -> None:
 
 
 def test_at_most_three_exceptions() -> None:
-    assert len(run_numpy_suite.EXCEPTED) <= 3
+    assert len(EXCEPTED) <= 3
