@@ -23,9 +23,9 @@ BOUND = 4 * MIB * THREADS + 2 * MIB
 @dataclass(frozen=True)
 class Case:
     subscripts: str
-    shapes: list[tuple[int, ...]]
-    dtypes: list[str]
-    orders: list[str]
+    shapes: Sequence[tuple[int, ...]]
+    dtypes: Sequence[str]
+    orders: Sequence[str]
 
 
 @dataclass(frozen=True)
