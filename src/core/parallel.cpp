@@ -61,12 +61,38 @@ bool asked_to_stop(const Monitor& monitor) {
     return monitor.poll(monitor.context);
 }
 
-bool run_alone(std::int64_t tasks, Body body, void* context, const Monitor& monitor) {
-    for (std::int64_t task = 0; task < tasks; ++task) {
-        if (asked_to_stop(monitor)) return false;
-        body(context, task);
+// What a thread that runs tasks knows about stopping: a flag for all, and the monitor if it is the caller.
+struct Duty {
+    std::atomic<bool>* stopped;
+    const Monitor* monitor;
+
+    bool over() const {
+        if (stopped->load(std::memory_order_relaxed)) return true;
+        if (monitor == nullptr || !asked_to_stop(*monitor)) return false;
+        stopped->store(true, std::memory_order_relaxed);
+        return true;
     }
-    return true;
+};
+thread_local const Duty* current = nullptr;
+
+// Makes a duty this thread's for as long as this lives; calls nest.
+class OnDuty {
+  public:
+    explicit OnDuty(const Duty& duty) : before_(std::exchange(current, &duty)) {}
+    ~OnDuty() { current = before_; }
+    OnDuty(const OnDuty&) = delete;
+    OnDuty& operator=(const OnDuty&) = delete;
+
+  private:
+    const Duty* before_;
+};
+
+bool run_alone(std::int64_t tasks, Body body, void* context, const Monitor& monitor) {
+    std::atomic<bool> stopped{false};
+    const Duty duty{&stopped, &monitor};
+    const OnDuty here(duty);
+    for (std::int64_t task = 0; task < tasks && !duty.over(); ++task) body(context, task);
+    return !stopped.load(std::memory_order_relaxed);
 }
 
 // Threads that serve one caller at a time.
@@ -110,11 +136,12 @@ class Pool {
         body_ = body;
         context_ = context;
         failed_.store(false, std::memory_order_relaxed);
+        stopped_.store(false, std::memory_order_relaxed);
         unfinished_.store(tasks, std::memory_order_relaxed);
         unclaimed_.store(tasks);
         wake(tasks - 1);
 
-        const bool stopped = drain(&monitor);
+        drain(&monitor);
         if (!spin_until([this] { return unfinished_.load(std::memory_order_acquire) == 0; })) {
             std::unique_lock lock(mutex_);
             caller_sleeps_.store(true);
@@ -122,7 +149,7 @@ class Pool {
             caller_sleeps_.store(false);
         }
         if (failed_.load(std::memory_order_relaxed)) std::rethrow_exception(std::exchange(error_, nullptr));
-        return !stopped;
+        return !stopped_.load(std::memory_order_relaxed);
     }
 
   private:
@@ -154,32 +181,25 @@ class Pool {
         }
     }
 
-    // Runs tasks until there is none to take. True when the monitor stopped it.
-    bool drain(const Monitor* monitor) {
+    // Runs tasks until there is none to take.
+    void drain(const Monitor* monitor) {
+        const Duty duty{&stopped_, monitor};
+        const OnDuty here(duty);
         for (;;) {
             std::int64_t left = unclaimed_.load(std::memory_order_relaxed);
             do {
-                if (left == 0) return false;
+                if (left == 0) return;
             } while (!unclaimed_.compare_exchange_weak(left, left - 1, std::memory_order_acquire,
                                                        std::memory_order_relaxed));
-            const bool stop = run_claimed(tasks_ - left, monitor);
-            finish(1);
-            if (stop) return true;
-        }
-    }
-
-    bool run_claimed(std::int64_t task, const Monitor* monitor) {
-        try {
-            if (monitor != nullptr && asked_to_stop(*monitor)) {
-                abandon();
-                return true;
+            try {
+                if (!duty.over()) body_(context_, tasks_ - left);
+            } catch (...) {
+                if (!failed_.exchange(true)) error_ = std::current_exception();
+                stopped_.store(true, std::memory_order_relaxed);
             }
-            body_(context_, task);
-        } catch (...) {
-            if (!failed_.exchange(true)) error_ = std::current_exception();
-            abandon();
+            if (stopped_.load(std::memory_order_relaxed)) abandon();
+            finish(1);
         }
-        return false;
     }
 
     void abandon() {
@@ -207,6 +227,7 @@ class Pool {
     void* context_ = nullptr;
     std::int64_t tasks_ = 0;
     std::atomic<bool> failed_{false};
+    std::atomic<bool> stopped_{false};
     std::exception_ptr error_;
     alignas(64) std::atomic<std::int64_t> unclaimed_{0};
     alignas(64) std::atomic<std::int64_t> unfinished_{0};
@@ -278,6 +299,8 @@ bool parallel_for(std::int64_t tasks, Body body, void* context, const Monitor& m
     fit_pool(threads);
     return pool->run(tasks, body, context, monitor);
 }
+
+bool interrupted() { return current != nullptr && current->over(); }
 
 int num_threads() { return wanted().load(std::memory_order_relaxed); }
 

@@ -21,6 +21,10 @@ struct Monitor {
 bool parallel_for(std::int64_t tasks, void (*body)(void* context, std::int64_t task), void* context,
                   const Monitor& monitor);
 
+// Asked inside a body: true once the work is to stop. A body that takes longer than some milliseconds asks
+// between its parts, and returns when told so; what it has left undone does not matter any more.
+bool interrupted();
+
 int num_threads();
 void set_num_threads(int count);  // count >= 1
 

@@ -122,6 +122,19 @@ void the_monitor_stops_the_work() {
     }
 }
 
+void a_long_task_hears_of_it() {
+    for (const int threads : {1, 3}) {
+        set_num_threads(threads);
+        std::atomic<int> asked{0};
+        const Monitor monitor{[](void* context) { return ++*static_cast<std::atomic<int>*>(context) == 2; }, &asked};
+        const auto endless = [](void*, std::int64_t) {
+            while (!interrupted()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        };
+        CHECK(!parallel_for(threads, endless, nullptr, monitor));
+        CHECK(!interrupted());
+    }
+}
+
 void the_pool_changes_size() {
     for (const int threads : {1, 4, 2, 3, 1, 2}) {
         set_num_threads(threads);
@@ -204,6 +217,7 @@ int main() {
     calls_nest();
     an_exception_reaches_the_caller();
     the_monitor_stops_the_work();
+    a_long_task_hears_of_it();
     the_pool_changes_size();
     scratch_is_kept_and_counted();
     blocks_are_recycled();
