@@ -331,8 +331,23 @@ struct Call {
     Table out_at;
 };
 
+// The cache lines of a tensor's tile, as offsets: where a tile is not walked as it lies, processors do not foresee it.
+struct Ahead {
+    int tensor;
+    Table lines;
+};
+
+Table lines_of(const Table& outer, const Table& inner) {
+    Table lines;
+    for (const int64_t row : outer)
+        for (const int64_t column : inner)
+            if (lines.empty() || std::abs(row + column - lines.back()) >= line_bytes) lines.push_back(row + column);
+    return lines;
+}
+
 // A tile of one size.
 struct Variant {
+    std::vector<Ahead> ahead;
     std::vector<Move> moves;
     std::vector<Call> calls;
     Table sum_rows;              // the rows of the sums in scratch
@@ -364,6 +379,9 @@ class VariantBuilder {
     Variant build() {
         if (t.turned) {
             move(0, -1);
+            const Move& m = made.moves.back();
+            made.ahead.push_back({p.output(), lines_of(flatten({{static_cast<int64_t>(m.rows.size()), m.ld * size_of(p.acc)}}),
+                                                       flatten({{width(true), p.stride(t.v, p.output())}}))});
             return std::move(made);
         }
         std::vector<Factor> factors;
@@ -482,6 +500,7 @@ class VariantBuilder {
         if (!t.dot) {
             made.out_columns = flatten({{width(true), p.stride(t.v, p.output())}});
             made.out_numbers = flatten({{width(true), size_of(p.acc)}});
+            if (t.staged) made.ahead.push_back({p.output(), lines_of(made.out_columns, made.out_rows)});
         }
         call(factors, row_loops, term_loops, buffered_ ? made.sum_rows : made.out_rows, -1, true,
              t.dot ? level().fused->dot : level().fused->map);
@@ -556,14 +575,16 @@ class Places {
   public:
     Places(std::size_t tensors, char* scratch) : memory(scratch) {
         if (tensors > few) {
-            more_.resize(2 * tensors);
+            more_.resize(3 * tensors);
             cell = more_.data();
             tile = cell + tensors;
+            next = tile + tensors;
         }
     }
     char* memory;
     char** cell = few_.data();
     char** tile = few_.data() + few;
+    char** next = few_.data() + 2 * few;
 
     // The tile that a move packed last, so that one which comes again is not packed again.
     struct Packed {
@@ -575,7 +596,7 @@ class Places {
     std::array<Packed, few> packed{};
 
   private:
-    std::array<char*, 2 * few> few_;
+    std::array<char*, 3 * few> few_;
     std::vector<char*> more_;
 };
 
@@ -601,6 +622,7 @@ class Fused final : public Kernel {
     int seek_cell(char* const* tensors, int64_t index, Places& places, int64_t& length) const;
     void cell(const Work& work, int64_t index, int64_t part, Places& places) const;
     void tile(const char* const* at, int variant, int64_t length, char* out, bool add, Places& places) const;
+    void look_ahead(const char* const* at) const;
     void add_up(int variant, int64_t length, char* to, const char* from) const;
     void store(int variant, int64_t length, char* to, const char* sums) const;
     void combine(const Work& work) const;
@@ -780,6 +802,11 @@ void Fused::tile(const char* const* at, int which, int64_t length, char* out, bo
     }
 }
 
+void Fused::look_ahead(const char* const* at) const {
+    for (const Ahead& ahead : variants_[0].ahead)
+        for (const int64_t line : ahead.lines) __builtin_prefetch(at[ahead.tensor] + line, 0, 2);
+}
+
 void Fused::add_up(int which, int64_t length, char* to, const char* from) const {
     const Variant& variant = variants_[static_cast<std::size_t>(which)];
     constexpr int64_t here = 0;
@@ -817,6 +844,12 @@ void Fused::cell(const Work& work, int64_t index, int64_t part, Places& places) 
     int64_t length = tiling_.extent[tiling_.v];
     const int which = seek_cell(work.tensors, index, places, length);
     char* const out = places.cell[problem_.output()];
+    const bool ahead = !variants_[0].ahead.empty();
+    if (ahead && index + 1 < cell_count_) {
+        int64_t any_length;
+        seek(cells_, index + 1, places.tile, places.next, any_length);
+        look_ahead(places.next);
+    }
     if (!buffered_) return tile(places.cell, which, length, out, false, places);
 
     const int64_t first = step_count_ * part / parts_;
