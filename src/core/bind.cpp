@@ -57,6 +57,7 @@ Step make_step(const StepData& data, std::size_t slots) {
             require(types.size() == 3, "a contraction has two inputs");
             return {step_slots, make_contract(loops, types)};
         case static_cast<int>(KernelId::fused): return {step_slots, make_fused(loops, types)};
+        case static_cast<int>(KernelId::lanes): return {step_slots, make_lanes(loops, types)};
         default: throw nb::value_error("unknown kernel");
     }
 }
@@ -92,10 +93,11 @@ NB_MODULE(_core, m) {
 
     nb::class_<Program>(m, "Program", "Steps that turn operands into an output, ready to run from any thread.")
         .def("__init__", &make_program, "operands"_a, "steps"_a, "offsets"_a, "workspace"_a, "long_running"_a = true,
-             nb::sig(
-                 "def __init__(self, operands: int, "
-                 "steps: Sequence[tuple[int, Sequence[int], Sequence[int], Sequence[tuple[int, int, Sequence[int]]]]], "
-                 "offsets: Sequence[int], workspace: int, long_running: bool = True) -> None"),
+             nb::sig("def __init__(self, operands: int, "
+                     "steps: collections.abc.Sequence[tuple[int, collections.abc.Sequence[int], "
+                     "collections.abc.Sequence[int], "
+                     "collections.abc.Sequence[tuple[int, int, collections.abc.Sequence[int]]]]], "
+                     "offsets: collections.abc.Sequence[int], workspace: int, long_running: bool = True) -> None"),
              "A step is (kernel, slots, dtype codes, loops), a loop (role, extent, byte strides). Slots 0 .. operands "
              "- 1\n"
              "are the operands, the next is the output, later ones are intermediates at offsets into the workspace.")
@@ -105,7 +107,8 @@ NB_MODULE(_core, m) {
                 checked(run(program, operands.ptr(), out.ptr()));
             },
             "operands"_a, "out"_a,
-            nb::sig("def run(self, operands: tuple[numpy.ndarray, ...], out: numpy.ndarray) -> None"),
+            nb::sig("def run(self, operands: tuple[numpy.typing.NDArray[typing.Any], ...], out: "
+                    "numpy.typing.NDArray[typing.Any]) -> None"),
             "Fill `out`. The arrays must have the shapes, strides and dtypes the program was lowered for.\n"
             "Raises MemoryError and KeyboardInterrupt.")
         .def_ro("long_running", &Program::long_running)
@@ -113,6 +116,7 @@ NB_MODULE(_core, m) {
 
     m.def(
         "set_miss", [](nb::callable function) { set_miss(function.ptr()); }, "function"_a,
+        nb::sig("def set_miss(function: collections.abc.Callable[..., object]) -> None"),
         "Name the function einsum calls, with its own arguments, where it has no answer yet.");
     m.def(
         "remember",
@@ -132,9 +136,10 @@ NB_MODULE(_core, m) {
         },
         "subscripts"_a, "operands"_a, "out"_a.none(), "optimize"_a.none(), "program"_a.none(), "shape"_a, "strides"_a,
         "dtype"_a, "view_of"_a.none(), "zeroed"_a,
-        nb::sig("def remember(subscripts: object, operands: tuple[numpy.ndarray, ...], out: numpy.ndarray | None, "
+        nb::sig("def remember(subscripts: object, operands: tuple[numpy.typing.NDArray[typing.Any], ...], out: "
+                "numpy.typing.NDArray[typing.Any] | None, "
                 "optimize: object, program: Program | None, shape: tuple[int, ...], strides: tuple[int, ...], "
-                "dtype: numpy.dtype, view_of: int | None, zeroed: bool) -> None"),
+                "dtype: numpy.dtype[typing.Any], view_of: int | None, zeroed: bool) -> None"),
         "Answer such a call from now on without Python: by running `program` on a new array of this shape, strides "
         "and\n"
         "dtype (cleared first if `zeroed`), or on `out`; or, without a program, by a view of operand `view_of`.");
@@ -147,7 +152,8 @@ NB_MODULE(_core, m) {
             return nb::steal(array);
         },
         "shape"_a, "strides"_a, "dtype"_a,
-        nb::sig("def empty(shape: tuple[int, ...], strides: tuple[int, ...], dtype: numpy.dtype) -> numpy.ndarray"),
+        nb::sig("def empty(shape: tuple[int, ...], strides: tuple[int, ...], dtype: numpy.dtype[typing.Any]) -> "
+                "numpy.typing.NDArray[typing.Any]"),
         "A new array, its contents undefined; a large one lies in recycled memory. The strides are dense, in any "
         "order.");
 

@@ -22,6 +22,19 @@ struct Tile {
     TileFn run[2][max_tile_rows + 1];    // run[v - 1][r] computes r rows of v vectors
 };
 
+// A tile of a batched contraction in vectors along the batch: for its rows i and columns j the vector at
+// out + m_out[i] + n_out[j] (+)= sum over p of a[p][i] * b[p][j], with a and b packed vector by vector.
+using LaneTileFn = void (*)(std::int64_t k, const void* a, const void* b, char* out, const std::int64_t* m_out,
+                            const std::int64_t* n_out, bool add);
+
+inline constexpr int max_lane_tile = 5;
+
+struct LaneTile {
+    int side;   // the most rows and columns
+    int lanes;  // batch elements in a vector
+    LaneTileFn run[max_lane_tile + 1][max_lane_tile + 1];
+};
+
 // dst[r*ld + c] = the element at src + rows.at[r] + cols.at[c], converted to the compute type.
 using PackFn = void (*)(void* dst, std::int64_t ld, const char* src, const Offsets& rows, const Offsets& cols);
 
@@ -43,6 +56,7 @@ struct FusedKernels;  // fused.hpp
 struct Level {
     const char* name;
     Tile tile[acc_count];                   // i16, i32, i64, f32, f64; complex uses the real ones
+    LaneTile lane_tile[acc_count];
     PackFn pack[dtype_count][acc_count];    // nullptr where the conversion is not a safe one
     StoreFn store[dtype_count];             // from acc_of(type)
     ExpandFn expand_left[2];                // c64, c128

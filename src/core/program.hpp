@@ -22,8 +22,9 @@ class Kernel {
 // `types` has one entry a tensor, inputs first, output last; every loop has as many strides.
 std::unique_ptr<Kernel> make_contract(const std::vector<Loop>& loops, const std::vector<DType>& types);
 std::unique_ptr<Kernel> make_fused(const std::vector<Loop>& loops, const std::vector<DType>& types);
+std::unique_ptr<Kernel> make_lanes(const std::vector<Loop>& loops, const std::vector<DType>& types);
 
-enum class KernelId : std::uint8_t { contract, fused };
+enum class KernelId : std::uint8_t { contract, fused, lanes };
 
 struct Step {
     std::vector<int> slots;  // the inputs' slots, then the output's

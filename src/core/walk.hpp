@@ -1,0 +1,74 @@
+// How one tensor walks a group of loops.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "loop.hpp"
+
+namespace einstride {
+
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
+
+// A group of loops, outermost first, as one tensor walks it: folded as far as this tensor's strides allow.
+class Walk {
+  public:
+    void push(std::int64_t extent, std::int64_t stride) {
+        count_ *= extent;
+        if (extent == 1) return;
+        if (!axes_.empty() && axes_.back().stride == stride * extent) {
+            axes_.back() = {axes_.back().extent * extent, stride};
+        } else {
+            axes_.push_back({extent, stride});
+        }
+    }
+
+    std::int64_t count() const { return count_; }
+    bool regular() const { return axes_.size() <= 1; }
+    std::int64_t stride() const { return axes_.empty() ? 0 : axes_.back().stride; }
+
+    std::int64_t at(std::int64_t index) const {
+        std::int64_t offset = 0;
+        for (auto axis = axes_.rbegin(); axis != axes_.rend(); ++axis) {
+            offset += index % axis->extent * axis->stride;
+            index /= axis->extent;
+        }
+        return offset;
+    }
+
+    // The offsets of the indices first, first + 1, ... (count of them).
+    void fill(std::int64_t first, std::int64_t count, std::int64_t* out) const {
+        if (regular()) {
+            for (std::int64_t i = 0; i < count; ++i) out[i] = (first + i) * stride();
+            return;
+        }
+        const Axis& inner = axes_.back();
+        for (std::int64_t i = 0; i < count;) {
+            const std::int64_t within = (first + i) % inner.extent;
+            const std::int64_t run = std::min(count - i, inner.extent - within);
+            const std::int64_t base = at(first + i);
+            for (std::int64_t r = 0; r < run; ++r) out[i + r] = base + r * inner.stride;
+            i += run;
+        }
+    }
+
+  private:
+    struct Axis {
+        std::int64_t extent, stride;
+    };
+    std::vector<Axis> axes_;
+    std::int64_t count_ = 1;
+};
+
+// Offsets that lie in memory already, with their common distance where there is one.
+inline Offsets slice(const std::int64_t* at, std::int64_t count) {
+    if (count < 2) return {at, count, irregular};
+    const std::int64_t stride = at[1] - at[0];
+    for (std::int64_t i = 2; i < count; ++i)
+        if (at[i] - at[i - 1] != stride) return {at, count, irregular};
+    return {at, count, stride};
+}
+
+}  // namespace einstride
