@@ -30,26 +30,26 @@ using Table = std::vector<int64_t>;
 
 // ---- limits, in the order they are met -----------------------------------------------------------
 
-constexpr int64_t scratch_bytes = 48 << 10;     // of packed tensors and buffered output in a tile: about L1
-constexpr int64_t tile_bytes = 512 << 10;       // that a tile touches: inside L2
-constexpr int64_t most_rows = 256;              // the size of the offset tables
+constexpr int64_t scratch_bytes = 48 << 10;  // of packed tensors and buffered output in a tile: about L1
+constexpr int64_t tile_bytes = 512 << 10;    // that a tile touches: inside L2
+constexpr int64_t most_rows = 256;           // the size of the offset tables
 constexpr int64_t most_terms = 128;
-constexpr int64_t most_summed = 1 << 14;        // numbers summed into one by a dot
-constexpr int64_t line_bytes = 64;              // a tile that is turned takes whole cache lines ...
-constexpr int64_t turned_extent = 64;           // ... and a plain copy more of each page
-constexpr int64_t small_extent = 8;             // loops that are part of every tile before v grows
+constexpr int64_t most_summed = 1 << 14;  // numbers summed into one by a dot
+constexpr int64_t line_bytes = 64;        // a tile that is turned takes whole cache lines ...
+constexpr int64_t turned_extent = 64;     // ... and a plain copy more of each page
+constexpr int64_t small_extent = 8;       // loops that are part of every tile before v grows
 constexpr int64_t packed_length = 512;
 constexpr int64_t direct_length = 2048;
-constexpr int64_t buffered_numbers = 8192;      // of the output in a tile
-constexpr int64_t most_split = 2;               // loops, besides v, whose tiles do not cover them
-constexpr double serial_seconds = 30e-6;        // less work than this is not worth waking a thread
+constexpr int64_t buffered_numbers = 8192;  // of the output in a tile
+constexpr int64_t most_split = 2;           // loops, besides v, whose tiles do not cover them
+constexpr double serial_seconds = 30e-6;    // less work than this is not worth waking a thread
 constexpr double task_seconds = 60e-6;
-constexpr double long_seconds = 1e-3;           // cells that take so long are split whatever their number
+constexpr double long_seconds = 1e-3;  // cells that take so long are split whatever their number
 constexpr double cycles_a_second = 3e9;
-constexpr int64_t few_tasks = 8;                // fewer than this and long sums are split as well
+constexpr int64_t few_tasks = 8;  // fewer than this and long sums are split as well
 constexpr int64_t most_parts = 64;
 constexpr int64_t partial_bytes = 1 << 20;
-constexpr int64_t leaf_tiles = 4;               // tiles added one after another at the leaves of the tree
+constexpr int64_t leaf_tiles = 4;  // tiles added one after another at the leaves of the tree
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -104,13 +104,11 @@ struct Problem {
     std::vector<Loop> loops;
     std::vector<DType> types;  // inputs, then the output
     Acc acc;
-    bool empty_sum;            // a contracted extent is 0
+    bool empty_sum;  // a contracted extent is 0
 
     int inputs() const { return static_cast<int>(types.size()) - 1; }
     int output() const { return inputs(); }
-    int64_t stride(std::size_t loop, int tensor) const {
-        return loops[loop].strides[static_cast<std::size_t>(tensor)];
-    }
+    int64_t stride(std::size_t loop, int tensor) const { return loops[loop].strides[static_cast<std::size_t>(tensor)]; }
     bool along(std::size_t loop, int tensor) const {
         return is_native(types[static_cast<std::size_t>(tensor)], acc) && stride(loop, tensor) == size_of(acc);
     }
@@ -119,13 +117,13 @@ struct Problem {
 // The tiles for one vector loop.
 struct Tiling {
     std::size_t v = 0;
-    Table extent;               // of the tile, a loop each
-    std::vector<bool> vector;   // inputs that vary along v
-    std::vector<bool> packed;   // inputs
-    bool turned = false;        // a plain copy: the pack writes the output itself
+    Table extent;              // of the tile, a loop each
+    std::vector<bool> vector;  // inputs that vary along v
+    std::vector<bool> packed;  // inputs
+    bool turned = false;       // a plain copy: the pack writes the output itself
     bool dot = false;
-    bool staged = false;        // the output needs level().store
-    double cycles = 0;          // predicted, all tiles
+    bool staged = false;  // the output needs level().store
+    double cycles = 0;    // predicted, all tiles
     double tile_cycles = 0;
 };
 
@@ -310,7 +308,7 @@ struct Move {
     int tensor;
     int64_t to;  // in scratch; negative: the output
     int64_t ld;
-    bool wide;   // along v as well
+    bool wide;  // along v as well
     Table rows;
     Offsets row_offsets;
     Table columns;
@@ -320,11 +318,11 @@ struct Move {
 // One call of an inner kernel.
 struct Call {
     FusedFn run;
-    FusedBlock block;            // all but the places and the length
+    FusedBlock block;  // all but the places and the length
     bool wide;
     std::array<int, max_factors> tensor;    // a factor is a tensor where it lies ...
     std::array<int64_t, max_factors> from;  // ... or, for a negative tensor, lies here in scratch
-    int64_t to;                  // in scratch; negative: the output or the sums
+    int64_t to;                             // in scratch; negative: the output or the sums
     int factors;
     std::array<Table, max_factors> row_at;
     std::array<Table, max_factors> term_at;
@@ -350,18 +348,18 @@ struct Variant {
     std::vector<Ahead> ahead;
     std::vector<Move> moves;
     std::vector<Call> calls;
-    Table sum_rows;              // the rows of the sums in scratch
-    Table out_rows, out_columns; // and of the output, where they are stored to
-    Table out_numbers;           // the columns of the sums
+    Table sum_rows;               // the rows of the sums in scratch
+    Table out_rows, out_columns;  // and of the output, where they are stored to
+    Table out_numbers;            // the columns of the sums
     Offsets out_row_offsets;
 };
 
 // A factor of the product, as the inner kernels see it in the tile.
 struct Factor {
     bool vector;
-    int tensor;     // or -1: in scratch
+    int tensor;  // or -1: in scratch
     int64_t from;
-    Table stride;   // a loop each; the vector loop's is not used
+    Table stride;  // a loop each; the vector loop's is not used
 };
 
 class VariantBuilder {
@@ -380,8 +378,9 @@ class VariantBuilder {
         if (t.turned) {
             move(0, -1);
             const Move& m = made.moves.back();
-            made.ahead.push_back({p.output(), lines_of(flatten({{static_cast<int64_t>(m.rows.size()), m.ld * size_of(p.acc)}}),
-                                                       flatten({{width(true), p.stride(t.v, p.output())}}))});
+            made.ahead.push_back(
+                {p.output(), lines_of(flatten({{static_cast<int64_t>(m.rows.size()), m.ld * size_of(p.acc)}}),
+                                      flatten({{width(true), p.stride(t.v, p.output())}}))});
             return std::move(made);
         }
         std::vector<Factor> factors;
@@ -414,9 +413,8 @@ class VariantBuilder {
         std::vector<std::size_t> own;
         for (std::size_t l = 0; l < p.loops.size(); ++l)
             if (l != t.v && extent[l] > 1 && stride(l) != 0) own.push_back(l);
-        std::stable_sort(own.begin(), own.end(), [&](std::size_t a, std::size_t b) {
-            return std::abs(stride(a)) > std::abs(stride(b));
-        });
+        std::stable_sort(own.begin(), own.end(),
+                         [&](std::size_t a, std::size_t b) { return std::abs(stride(a)) > std::abs(stride(b)); });
         return own;
     }
     template <class Stride>
@@ -563,9 +561,9 @@ void settle(Variant& variant) {
 // A loop over tiles.
 struct Outer {
     int64_t count;
-    Table step;       // bytes a tile, a tensor each
-    int bit;          // of the variant, set in the last tile; 0 where all tiles are alike
-    int64_t length;   // of the vectors in the last tile; 0 for other loops than v
+    Table step;      // bytes a tile, a tensor each
+    int bit;         // of the variant, set in the last tile; 0 where all tiles are alike
+    int64_t length;  // of the vectors in the last tile; 0 for other loops than v
 };
 
 constexpr std::size_t few = 8;
@@ -631,17 +629,17 @@ class Fused final : public Kernel {
     Problem problem_;
     Tiling tiling_;
     Table shift_;
-    std::vector<int> source_;    // of each tensor of the problem among those that run() is given
-    bool nothing_ = false;       // no output element
+    std::vector<int> source_;  // of each tensor of the problem among those that run() is given
+    bool nothing_ = false;     // no output element
 
     std::vector<Variant> variants_;
-    std::vector<Outer> cells_;   // over tiles of the output
-    std::vector<Outer> steps_;   // over tiles of the sum
+    std::vector<Outer> cells_;  // over tiles of the output
+    std::vector<Outer> steps_;  // over tiles of the sum
     int64_t cell_count_ = 1;
     int64_t step_count_ = 1;
-    bool buffered_ = false;      // sums are formed in scratch
-    int64_t sum_bytes_ = 0;      // of a tile
-    int64_t depth_ = 0;          // of the tree of sums
+    bool buffered_ = false;  // sums are formed in scratch
+    int64_t sum_bytes_ = 0;  // of a tile
+    int64_t depth_ = 0;      // of the tree of sums
     int64_t memory_bytes_ = 0;
 
     bool serial_ = true;
@@ -665,7 +663,8 @@ Fused::Fused(std::vector<Loop> loops, std::vector<DType> types) {
         for (Loop& loop : loops) loop.strides.assign(2, loop.strides.back());
         problem_.types.assign(2, problem_.types.back());
         source_.assign(2, count - 1);
-    } else if (count == 2 && problem_.types[0] == problem_.types[1] && std::none_of(loops.begin(), loops.end(), contracted)) {
+    } else if (count == 2 && problem_.types[0] == problem_.types[1] &&
+               std::none_of(loops.begin(), loops.end(), contracted)) {
         // A plain copy moves bits, of whatever type.
         constexpr DType plain[] = {DType::u8, DType::u16, DType::u32, DType::u64, DType::c128};
         problem_.types.assign(2, plain[std::bit_width(static_cast<std::uint64_t>(size_of(problem_.types[0]))) - 1]);
@@ -773,8 +772,7 @@ int Fused::seek(const std::vector<Outer>& outers, int64_t index, const char* con
 }
 
 int Fused::seek_cell(char* const* tensors, int64_t index, Places& places, int64_t& length) const {
-    for (std::size_t i = 0; i < source_.size(); ++i)
-        places.tile[i] = tensors[source_[i]] + shift_[i];
+    for (std::size_t i = 0; i < source_.size(); ++i) places.tile[i] = tensors[source_[i]] + shift_[i];
     return seek(cells_, index, places.tile, places.cell, length);
 }
 

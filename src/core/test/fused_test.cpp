@@ -24,7 +24,9 @@ using Value = std::complex<double>;  // holds every small integer and its produc
 
 std::mt19937_64 random_bits(20240229);
 
-int64_t pick(int64_t low, int64_t high) { return low + static_cast<int64_t>(random_bits() % static_cast<std::uint64_t>(high - low + 1)); }
+int64_t pick(int64_t low, int64_t high) {
+    return low + static_cast<int64_t>(random_bits() % static_cast<std::uint64_t>(high - low + 1));
+}
 bool chance(int percent) { return pick(1, 100) <= percent; }
 
 template <class T>
@@ -43,10 +45,14 @@ void write(DType type, char* at, Value value) {
     const auto whole = static_cast<std::uint64_t>(static_cast<int64_t>(real));
     switch (type) {
         case DType::b8: return put<std::uint8_t>(at, real != 0);
-        case DType::i8: case DType::u8: return put(at, static_cast<std::uint8_t>(whole));
-        case DType::i16: case DType::u16: return put(at, static_cast<std::uint16_t>(whole));
-        case DType::i32: case DType::u32: return put(at, static_cast<std::uint32_t>(whole));
-        case DType::i64: case DType::u64: return put(at, whole);
+        case DType::i8:
+        case DType::u8: return put(at, static_cast<std::uint8_t>(whole));
+        case DType::i16:
+        case DType::u16: return put(at, static_cast<std::uint16_t>(whole));
+        case DType::i32:
+        case DType::u32: return put(at, static_cast<std::uint32_t>(whole));
+        case DType::i64:
+        case DType::u64: return put(at, whole);
         case DType::f16: return put(at, static_cast<_Float16>(real));
         case DType::bf16: {
             std::uint32_t bits;
@@ -146,7 +152,8 @@ void check_case(const std::vector<Loop>& loops, const std::vector<DType>& types)
     for (std::size_t t = 0; t < count; ++t) tensors.push_back(make_tensor(loops, t, types[t]));
     std::vector<int64_t> at(count, 0);
     every_point(loops, 0, at, [&](const std::vector<int64_t>& offsets) {
-        for (std::size_t t = 0; t + 1 < count; ++t) write(types[t], tensors[t].at() + offsets[t], small_value(types[t]));
+        for (std::size_t t = 0; t + 1 < count; ++t)
+            write(types[t], tensors[t].at() + offsets[t], small_value(types[t]));
     });
 
     // The sums, in 16 bytes for each place of the output.
@@ -197,7 +204,8 @@ void lay_out(std::vector<Loop>& loops, std::size_t which, DType type, bool outpu
 }
 
 void random_case(int64_t volume) {
-    constexpr int64_t sizes[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 100, 127, 129, 255, 257, 513, 1025, 2049, 4100};
+    constexpr int64_t sizes[] = {1,  2,  3,  4,   5,   7,   8,   9,   15,  16,   17,   31,  33,
+                                 63, 64, 65, 100, 127, 129, 255, 257, 513, 1025, 2049, 4100};
     std::vector<Loop> loops;
     int64_t left = volume;
     for (int64_t l = pick(0, 5); l > 0; --l) {
