@@ -27,6 +27,10 @@ constexpr std::int64_t max_task_rows = 512;
 constexpr std::int64_t max_task_columns = 2048;
 constexpr std::int64_t max_buffer_columns = 512;
 
+// Runs of n that are turned into panels at a time, and the longest run that is.
+constexpr std::int64_t max_turn = 32;
+constexpr std::int64_t max_run = 512;
+
 // Work is cut into this many tasks a thread, so that threads of unequal speed finish together, but never below the
 // multiply-adds that repay handing a task out (some 20 microseconds).
 constexpr std::int64_t tasks_per_thread = 2;
@@ -42,7 +46,9 @@ class Contract final : public Kernel {
         : level_(level()),
           acc_(acc_of(types[2])),
           parts_(is_complex(acc_) ? 2 : 1),
-          real_(acc_ == Acc::c64 ? Acc::f32 : acc_ == Acc::c128 ? Acc::f64 : acc_),
+          real_(acc_ == Acc::c64    ? Acc::f32
+                : acc_ == Acc::c128 ? Acc::f64
+                                    : acc_),
           tile_(level_.tile[static_cast<int>(real_)]),
           real_size_(size_of(real_)),
           size_(size_of(acc_)),
@@ -82,6 +88,7 @@ class Contract final : public Kernel {
 
         const bool native_left = is_native(types[0], acc_), native_right = is_native(types[1], acc_);
         choose_direct(native_left, native_right);
+        choose_turn(loops, size_of(types[1]));
         choose_blocks();
         choose_tasks();
     }
@@ -97,23 +104,29 @@ class Contract final : public Kernel {
                    nullptr,
                    direct_left_ && aligned(tensors[0]),
                    direct_right_ && aligned(tensors[1]),
-                   direct_out_ && aligned(tensors[2])};
+                   native_out_ && aligned(tensors[2])};
         if (splits_ == 1) {
             if (tasks_ == 1) {
                 task(job, 0);
                 return true;
             }
-            return parallel_for(tasks_, [](void* context, std::int64_t index) {
-                const Job& work = *static_cast<Job*>(context);
-                work.self->task(work, index);
-            }, &job, monitor);
+            return parallel_for(
+                tasks_,
+                [](void* context, std::int64_t index) {
+                    const Job& work = *static_cast<Job*>(context);
+                    work.self->task(work, index);
+                },
+                &job, monitor);
         }
         Workspace partial(static_cast<std::size_t>(splits_ * batch_ * m_ * n_ * size_));
         job.partial = partial.data();
-        if (!parallel_for(tasks_ * splits_, [](void* context, std::int64_t index) {
-                const Job& work = *static_cast<Job*>(context);
-                work.self->task(work, index);
-            }, &job, monitor))
+        if (!parallel_for(
+                tasks_ * splits_,
+                [](void* context, std::int64_t index) {
+                    const Job& work = *static_cast<Job*>(context);
+                    work.self->task(work, index);
+                },
+                &job, monitor))
             return false;
         combine(job);
         return true;
@@ -134,9 +147,15 @@ class Contract final : public Kernel {
         char* base;
         const std::int64_t* rows;
         const std::int64_t* columns;
-        bool direct;  // whole tiles may be written in place
+        bool direct;  // tiles of adjacent columns may be written in place
         PackFn load;
         StoreFn store;
+    };
+
+    // A side of a tile as the tile reads it; strides count reals.
+    struct Side {
+        const char* at;
+        std::int64_t row, column;
     };
 
     // A side that already lies as a tile wants to read it need not be packed. Packing costs about an element a
@@ -152,17 +171,37 @@ class Contract final : public Kernel {
         const auto collides = [](std::int64_t stride, std::int64_t count) {
             return count > 8 && stride % 2048 == 0 && stride != 0;
         };
-        direct_left_ = left_lies && n_ <= 8 * columns_ && !collides(m_left_.stride(), rows_) &&
-                       !collides(k_left_.stride(), k_);
+        direct_left_ =
+            left_lies && n_ <= 8 * columns_ && !collides(m_left_.stride(), rows_) && !collides(k_left_.stride(), k_);
         direct_right_ = right_lies && !collides(k_right_.stride(), k_) &&
                         (m_ <= 3 * rows_ || (k_right_.stride() % 64 == 0 && m_ <= 12 * rows_));
-        direct_out_ = native_out_ && (n_ == 1 || (n_out_.regular() && n_out_.stride() == size_));
+    }
+
+    // Whether the right side is packed across runs of its innermost loop: its adjacent elements belong to the loop
+    // around that one.
+    void choose_turn(const std::vector<Loop>& loops, std::int64_t right_size) {
+        const Loop* inner = nullptr;
+        const Loop* around = nullptr;
+        for (const Loop& loop : loops)
+            if (loop.role == Role::free_right) around = inner, inner = &loop;
+        if (around == nullptr || parts_ > 1 || around->strides[1] != right_size || inner->strides[1] == right_size ||
+            around->extent < tile_.lanes || inner->extent > max_run)
+            return;
+        run_ = inner->extent;
+        turn_ = around->extent;
+        adjacent_.resize(static_cast<std::size_t>(max_turn));
+        for (std::int64_t i = 0; i < max_turn; ++i) adjacent_[static_cast<std::size_t>(i)] = i * right_size;
     }
 
     void choose_blocks() {
-        const std::int64_t deepest = std::max<std::int64_t>(left_panel_bytes / (rows_ * parts_ * real_size_), 64);
+        std::int64_t deepest = std::max<std::int64_t>(left_panel_bytes / (rows_ * parts_ * real_size_), 64);
+        const std::int64_t padded = turn_ > 1 ? round_up(run_, columns_) : columns_;
+        // A block that is turned holds a register's worth of runs, or cache lines are still fetched more than once.
+        const std::int64_t least = turn_ > 1 ? tile_.lanes : 1;
+        deepest = std::min(deepest, std::max<std::int64_t>(right_block_bytes / (least * padded * size_), 32));
         k_block_ = k_ == 0 ? 1 : ceil_div(k_, ceil_div(k_, deepest));
-        n_block_ = std::max(right_block_bytes / (k_block_ * parts_ * size_) / columns_, std::int64_t{1}) * columns_;
+        const std::int64_t fit = right_block_bytes / (k_block_ * parts_ * size_) / padded / least * least;
+        n_block_ = std::max(fit, least) * (turn_ > 1 ? run_ : columns_);
     }
 
     void choose_tasks() {
@@ -176,27 +215,87 @@ class Contract final : public Kernel {
             splits_ *= 2;
         split_k_ = ceil_div(k_, splits_);
 
-        const std::int64_t wanted = splits_ > 1 || batch_ * work < 2 * least_task ? 1 : tasks_per_thread * num_threads();
+        const std::int64_t wanted =
+            splits_ > 1 || batch_ * work < 2 * least_task ? 1 : tasks_per_thread * num_threads();
         task_m_ = std::min(m_, max_task_rows / rows_ * rows_);
-        task_n_ = std::min(n_, (buffered_ ? max_buffer_columns : max_task_columns) / columns_ * columns_);
-        batches_ = wanted == 1 ? batch_ : std::clamp<std::int64_t>(least_task / work, 1, std::max<std::int64_t>(batch_ / wanted, 1));
+        const std::int64_t grain = turn_ > 1 ? run_ * tile_.lanes : columns_;  // of columns that a task should hold
+        task_n_ = std::min(n_, round_up(buffered_ ? max_buffer_columns : max_task_columns, grain));
+        batches_ = wanted == 1
+                       ? batch_
+                       : std::clamp<std::int64_t>(least_task / work, 1, std::max<std::int64_t>(batch_ / wanted, 1));
         const auto count = [this] {
             return ceil_div(batch_, batches_) * ceil_div(m_, task_m_) * ceil_div(n_, task_n_);
         };
         while (count() < wanted && batches_ == 1 && task_m_ * task_n_ * k_ * parts_ * parts_ >= 2 * least_task) {
             if (task_m_ >= task_n_ && task_m_ > 2 * rows_)
                 task_m_ = round_up(ceil_div(task_m_, 2), rows_);
-            else if (task_n_ > columns_)
-                task_n_ = round_up(ceil_div(task_n_, 2), columns_);
+            else if (task_n_ > grain)
+                task_n_ = round_up(ceil_div(task_n_, 2), grain);
             else if (task_m_ > rows_)
                 task_m_ = round_up(ceil_div(task_m_, 2), rows_);
             else
                 break;
         }
-        n_block_ = std::min(n_block_, round_up(task_n_, columns_));
+        n_block_ = std::min(n_block_, round_up(task_n_, turn_ > 1 ? run_ : columns_));
         m_tasks_ = ceil_div(m_, task_m_);
         n_tasks_ = ceil_div(n_, task_n_);
         tasks_ = count();
+    }
+
+    // The columns of a panel of the right side: where they lie in it and where their sums are written.
+    struct Panel {
+        Offsets right, out;
+    };
+
+    // A task's memory: what it packs and the byte offsets it walks, taken from the thread's scratch in one piece.
+    struct Room {
+        char* left;   // panels of rows_ rows, k_block_ deep
+        char* right;  // panels of columns_ columns, k_block_ deep
+        char* sums;   // the task's outputs as the compute type, if it is buffered
+        Panel* panels;
+        std::int64_t *m_left, *m_out, *m_sums, *n_right, *n_out, *n_sums, *k_left, *k_right;
+    };
+
+    Room take_room(const Job& job, std::int64_t rows, std::int64_t columns) const {
+        const std::int64_t panels = panels_in(std::min(columns, n_block_));
+        const std::int64_t bytes[] = {
+            job.direct_left ? 0 : round_up(rows, rows_) * left_row(),
+            (job.direct_right ? 1 : panels) * right_panel(),
+            buffered_ ? rows * columns * size_ : 0,
+            panels * static_cast<std::int64_t>(sizeof(Panel)),
+            (3 * rows + 3 * columns + 2 * k_block_) * static_cast<std::int64_t>(sizeof(std::int64_t)),
+        };
+        std::int64_t total = 0;
+        for (const std::int64_t part : bytes) total += round_up(part, 64);
+        char* at = scratch(static_cast<std::size_t>(total));
+        const auto take = [&at](std::int64_t part) {
+            char* taken = at;
+            at += round_up(part, 64);
+            return taken;
+        };
+        Room room = {};
+        room.left = take(bytes[0]);
+        room.right = take(bytes[1]);
+        room.sums = take(bytes[2]);
+        room.panels = reinterpret_cast<Panel*>(take(bytes[3]));
+        room.m_left = reinterpret_cast<std::int64_t*>(take(bytes[4]));
+        room.m_out = room.m_left + rows;
+        room.m_sums = room.m_out + rows;
+        room.n_right = room.m_sums + rows;
+        room.n_out = room.n_right + columns;
+        room.n_sums = room.n_out + columns;
+        room.k_left = room.n_sums + columns;
+        room.k_right = room.k_left + k_block_;
+        return room;
+    }
+
+    // Bytes of one row of the left side in its panel, and of a whole panel of the right side.
+    std::int64_t left_row() const { return k_block_ * parts_ * real_size_; }
+    std::int64_t right_panel() const { return columns_ * parts_ * k_block_ * size_; }
+
+    // Panels never straddle two runs of a side that is turned, whose blocks hold whole runs.
+    std::int64_t panels_in(std::int64_t columns) const {
+        return turn_ > 1 ? columns / run_ * ceil_div(run_, columns_) : ceil_div(columns, columns_);
     }
 
     void task(const Job& job, std::int64_t index) const {
@@ -209,40 +308,24 @@ class Contract final : public Kernel {
         const std::int64_t rows = std::min(task_m_, m_ - m0), columns = std::min(task_n_, n_ - n0);
         const std::int64_t k0 = split * split_k_, k1 = std::min(k_, k0 + split_k_);
 
-        const std::int64_t panel = columns_ * parts_;  // reals in a row of a right panel
-        const std::int64_t left_bytes = job.direct_left ? 0 : round_up(rows, rows_) * k_block_ * parts_ * real_size_;
-        const std::int64_t right_columns = job.direct_right ? columns_ : std::min(n_block_, round_up(columns, columns_));
-        const std::int64_t right_bytes = right_columns * parts_ * k_block_ * parts_ * real_size_;
-        const std::int64_t sums_bytes = buffered_ ? rows * columns * size_ : 0;
-        const std::int64_t offsets = 2 * rows + 3 * columns + 2 * k_block_;
-        const auto aligned = [](std::int64_t bytes) { return round_up(bytes, 64); };
-        char* memory = scratch(static_cast<std::size_t>(aligned(left_bytes) + aligned(right_bytes) +
-                                                        aligned(sums_bytes) + offsets * 8 + 64));
-        char* left_panels = memory;
-        char* right_panels = left_panels + aligned(left_bytes);
-        char* sums = right_panels + aligned(right_bytes);
-        std::int64_t* m_left = reinterpret_cast<std::int64_t*>(sums + aligned(sums_bytes));
-        std::int64_t* m_out = m_left + rows;
-        std::int64_t* n_right = m_out + rows;
-        std::int64_t* n_out = n_right + columns;
-        std::int64_t* n_sums = n_out + columns;
-        std::int64_t* k_left = n_sums + columns;
-        std::int64_t* k_right = k_left + k_block_;
-
-        if (!job.direct_left) m_left_.fill(m0, rows, m_left);
-        if (!job.direct_right || columns % columns_ != 0) n_right_.fill(n0, columns, n_right);
-        Target target = {nullptr, m_out, n_out, job.direct_out, load_out_, store_out_};
+        const Room room = take_room(job, rows, columns);
+        m_left_.fill(m0, rows, room.m_left);
+        m_out_.fill(m0, rows, room.m_out);
+        n_right_.fill(n0, columns, room.n_right);
+        n_out_.fill(n0, columns, room.n_out);
+        Target target = {nullptr, room.m_out, room.n_out, job.direct_out, load_out_, store_out_};
         if (job.partial != nullptr || buffered_) {
             // Sums that the output cannot hold yet are kept as the compute type, row by row.
             const std::int64_t row = (job.partial != nullptr ? n_ : columns) * size_;
-            for (std::int64_t i = 0; i < rows; ++i) m_out[i] = i * row;
-            for (std::int64_t j = 0; j < columns; ++j) n_sums[j] = j * size_;
+            for (std::int64_t i = 0; i < rows; ++i) room.m_sums[i] = i * row;
+            for (std::int64_t j = 0; j < columns; ++j) room.n_sums[j] = j * size_;
             const DType storage = storage_of(acc_);
-            target = {sums, m_out, n_sums, true, level_.pack[static_cast<int>(storage)][static_cast<int>(acc_)],
+            target = {room.sums,
+                      room.m_sums,
+                      room.n_sums,
+                      true,
+                      level_.pack[static_cast<int>(storage)][static_cast<int>(acc_)],
                       level_.store[static_cast<int>(storage)]};
-        } else {
-            m_out_.fill(m0, rows, m_out);
-            n_out_.fill(n0, columns, n_out);
         }
 
         for (std::int64_t b = b0; b < std::min(b0 + batches_, batch_); ++b) {
@@ -254,89 +337,113 @@ class Contract final : public Kernel {
             else if (!buffered_)
                 target.base = out;
             for (std::int64_t p0 = k0; p0 < k1; p0 += k_block_) {
-                if (interrupted()) return;
                 const std::int64_t depth = std::min(k_block_, k1 - p0);
-                if (!job.direct_left) {
-                    k_left_.fill(p0, depth, k_left);
-                    for (std::int64_t i = 0; i < rows; i += rows_)
-                        pack_panel(pack_left_, level_.expand_left, left_panels + i * k_block_ * parts_ * real_size_, rows_,
-                                   left, slice(k_left, depth), slice(m_left + i, std::min<std::int64_t>(rows_, rows - i)));
-                }
-                k_right_.fill(p0, depth, k_right);
-                const Offsets k_slice = slice(k_right, depth);
+                k_left_.fill(p0, depth, room.k_left);
+                k_right_.fill(p0, depth, room.k_right);
+                if (!job.direct_left) pack_left(room, left, rows, depth);
                 for (std::int64_t j0 = 0; j0 < columns; j0 += n_block_) {
-                    const std::int64_t j1 = std::min(columns, j0 + n_block_);
-                    for (std::int64_t j = j0; j < j1; j += columns_) {
-                        const std::int64_t width = std::min<std::int64_t>(columns_, j1 - j);
-                        if (job.direct_right && width == columns_) continue;
-                        char* to = right_panels + (job.direct_right ? 0 : (j - j0) * k_block_ * parts_ * size_);
-                        if (width < columns_)
-                            std::memset(to, 0, static_cast<std::size_t>(panel * depth * parts_ * real_size_));
-                        pack_panel(pack_right_, level_.expand_right, to, columns_, right, k_slice, slice(n_right + j, width));
-                    }
+                    const std::int64_t panels = cut_panels(room, target, j0, std::min(columns, j0 + n_block_));
+                    if (turn_ > 1)
+                        pack_turned(room, right, panels, (n0 + j0) / run_, depth);
+                    else
+                        pack_right(room, job.direct_right, right, panels, depth);
                     for (std::int64_t i = 0; i < rows; i += rows_) {
-                        const int height = static_cast<int>(std::min<std::int64_t>(rows_, rows - i));
-                        const char* a = left_panels + i * k_block_ * parts_ * real_size_;
-                        std::int64_t a_row = 1, a_col = rows_;
-                        if (job.direct_left) {
-                            a = left + (m0 + i) * m_left_.stride() + p0 * k_left_.stride();
-                            a_row = m_left_.stride() / real_size_;
-                            a_col = parts_ == 1 ? k_left_.stride() / real_size_ : 1;
-                        }
-                        const Offsets c_rows = slice(target.rows + i, height);
-                        for (std::int64_t j = j0; j < j1; j += columns_) {
-                            const std::int64_t width = std::min<std::int64_t>(columns_, j1 - j);
-                            const char* b_at = right_panels + (j - j0) * k_block_ * parts_ * size_;
-                            std::int64_t b_row = panel;
-                            if (job.direct_right) {
-                                if (width == columns_) {
-                                    b_at = right + (n0 + j) * n_right_.stride() + p0 * k_right_.stride();
-                                    b_row = k_right_.stride() / real_size_;
-                                } else {
-                                    b_at = right_panels;
-                                }
-                            }
-                            write_tile(target, c_rows, {target.columns + j, width, size_}, depth * parts_, a, a_row, a_col,
-                                       b_at, b_row, p0 > k0);
+                        const Offsets height = slice(target.rows + i, std::min<std::int64_t>(rows_, rows - i));
+                        const Side a =
+                            job.direct_left
+                                ? Side{left + (m0 + i) * m_left_.stride() + p0 * k_left_.stride(),
+                                       m_left_.stride() / real_size_, parts_ == 1 ? k_left_.stride() / real_size_ : 1}
+                                : Side{room.left + i * left_row(), 1, rows_};
+                        for (std::int64_t q = 0; q < panels; ++q) {
+                            const Panel& panel = room.panels[q];
+                            Side b_side = {room.right + q * right_panel(), columns_ * parts_, 1};
+                            if (job.direct_right)
+                                b_side = panel.out.count == columns_
+                                             ? Side{right + panel.right.at[0] + p0 * k_right_.stride(),
+                                                    k_right_.stride() / real_size_, 1}
+                                             : Side{room.right, columns_ * parts_, 1};
+                            write_tile(target, height, panel.out, depth * parts_, a, b_side, p0 > k0);
                         }
                     }
                 }
             }
-            if (buffered_ && job.partial == nullptr) {
-                m_out_.fill(m0, rows, m_left);  // the left offsets are not needed again for a buffered task
-                n_out_.fill(n0, columns, n_out);
-                store_out_(out, slice(m_left, rows), slice(n_out, columns), sums, columns);
-                if (!job.direct_left) m_left_.fill(m0, rows, m_left);
+            if (buffered_ && job.partial == nullptr)
+                store_out_(out, slice(room.m_out, rows), slice(room.n_out, columns), room.sums, columns);
+        }
+    }
+
+    // The panels of columns j0..j1 of the task.
+    std::int64_t cut_panels(const Room& room, const Target& target, std::int64_t j0, std::int64_t j1) const {
+        const std::int64_t run = turn_ > 1 ? run_ : j1 - j0;
+        std::int64_t panels = 0;
+        for (std::int64_t start = j0; start < j1; start += run)
+            for (std::int64_t j = start; j < start + run; j += columns_) {
+                const std::int64_t width = std::min(columns_, start + run - j);
+                room.panels[panels++] = {slice(room.n_right + j, width), slice(target.columns + j, width)};
             }
+        return panels;
+    }
+
+    void pack_left(const Room& room, const char* left, std::int64_t rows, std::int64_t depth) const {
+        const Offsets along = slice(room.k_left, depth);
+        for (std::int64_t i = 0; i < rows; i += rows_)
+            pack_panel(pack_left_, level_.expand_left, 1, room.left + i * left_row(), rows_, left, along,
+                       slice(room.m_left + i, std::min<std::int64_t>(rows_, rows - i)));
+    }
+
+    // Of a side that is read where it lies only a last, narrow panel is packed.
+    void pack_right(const Room& room, bool direct, const char* right, std::int64_t panels, std::int64_t depth) const {
+        const Offsets along = slice(room.k_right, depth);
+        for (std::int64_t q = 0; q < panels; ++q) {
+            const Offsets& width = room.panels[q].right;
+            if (direct && width.count == columns_) continue;
+            char* to = room.right + (direct ? 0 : q * right_panel());
+            if (width.count < columns_) std::memset(to, 0, static_cast<std::size_t>(right_panel()));
+            pack_panel(pack_right_, level_.expand_right, 2, to, columns_, right, along, width);
+        }
+    }
+
+    // The right side's adjacent elements lie across runs: at one k, the same columns of several runs are a block to be
+    // turned, whose rows go to a panel each. Packed panel by panel, each cache line would be fetched for every element.
+    void pack_turned(const Room& room, const char* right, std::int64_t panels, std::int64_t first_run,
+                     std::int64_t depth) const {
+        const std::int64_t per_run = ceil_div(run_, columns_), runs = panels / per_run;
+        if (run_ % columns_ != 0) std::memset(room.right, 0, static_cast<std::size_t>(panels * right_panel()));
+        for (std::int64_t r = 0, group; r < runs; r += group) {
+            group = std::min({runs - r, turn_ - (first_run + r) % turn_, max_turn});
+            for (std::int64_t q = r * per_run; q < (r + 1) * per_run; ++q)
+                for (std::int64_t p = 0; p < depth; ++p)
+                    pack_right_(room.right + q * right_panel() + p * columns_ * size_, per_run * right_panel() / size_,
+                                right + room.k_right[p], {adjacent_.data(), group, adjacent_[1]}, room.panels[q].right);
         }
     }
 
     // One tile, in place where the output allows it, else through a tile of the compute type on the stack.
-    void write_tile(const Target& target, const Offsets& rows, const Offsets& columns, std::int64_t depth, const char* a,
-                    std::int64_t a_row, std::int64_t a_col, const char* b, std::int64_t b_row, bool add) const {
+    void write_tile(const Target& target, const Offsets& rows, const Offsets& columns, std::int64_t depth,
+                    const Side& a, const Side& b, bool add) const {
         const std::int64_t reals = columns.count * parts_;
         const int vectors = reals > tile_.lanes ? 2 : 1;
         const TileFn run = tile_.run[vectors - 1][rows.count];
-        if (target.direct && reals == vectors * tile_.lanes &&
+        if (target.direct && reals == vectors * tile_.lanes && (columns.stride == size_ || columns.count == 1) &&
             (rows.count == 1 || (rows.stride != irregular && rows.stride % real_size_ == 0))) {
-            run(depth, a, a_row, a_col, b, b_row, target.base + rows.at[0] + columns.at[0],
+            run(depth, a.at, a.row, a.column, b.at, b.row, target.base + rows.at[0] + columns.at[0],
                 rows.count == 1 ? 0 : rows.stride / real_size_, add);
             return;
         }
         alignas(64) char tile[max_tile_rows * 2 * 64];
         const std::int64_t ld = vectors * tile_.lanes / parts_;
-        const Offsets exact = slice(columns.at, columns.count);
         if (add) {
             std::memset(tile, 0, sizeof tile);
-            target.load(tile, ld, target.base, rows, exact);
+            target.load(tile, ld, target.base, rows, columns);
         }
-        run(depth, a, a_row, a_col, b, b_row, tile, ld * parts_, add);
-        target.store(target.base, rows, exact, tile, ld);
+        run(depth, a.at, a.row, a.column, b.at, b.row, tile, ld * parts_, add);
+        target.store(target.base, rows, columns, tile, ld);
     }
 
     // Packs one panel; complex numbers go through a small block that is then rewritten as real ones.
-    void pack_panel(PackFn pack, const ExpandFn (&expand)[2], char* to, std::int64_t ld, const char* from,
-                    const Offsets& depth, const Offsets& width) const {
+    // `widen` is how many reals of each number the expanded row holds.
+    void pack_panel(PackFn pack, const ExpandFn (&expand)[2], std::int64_t widen, char* to, std::int64_t ld,
+                    const char* from, const Offsets& depth, const Offsets& width) const {
         if (parts_ == 1) {
             pack(to, ld, from, depth, width);
             return;
@@ -346,7 +453,7 @@ class Contract final : public Kernel {
         for (std::int64_t p = 0; p < depth.count; p += expand_rows) {
             const std::int64_t rows = std::min(expand_rows, depth.count - p);
             pack(block, ld, from, {depth.at + p, rows, depth.stride}, width);
-            expand[acc_ == Acc::c128](to + p * 2 * ld * (&expand == &level_.expand_right ? 2 : 1) * real_size_, block, rows, ld);
+            expand[acc_ == Acc::c128](to + p * 2 * ld * widen * real_size_, block, rows, ld);
         }
     }
 
@@ -397,7 +504,9 @@ class Contract final : public Kernel {
     std::int64_t batch_, m_, n_, k_;
     int rows_;              // of a panel of the left side
     std::int64_t columns_;  // numbers in a row of a panel of the right side
-    bool direct_left_, direct_right_, direct_out_;
+    bool direct_left_, direct_right_;
+    std::int64_t run_ = 0, turn_ = 1;  // columns in a run and runs that hold adjacent elements; 1 where nothing turns
+    std::vector<std::int64_t> adjacent_;  // 0, 1, 2, ... elements of the right side
     std::int64_t k_block_, n_block_;
     std::int64_t task_m_, task_n_, batches_, m_tasks_, n_tasks_, tasks_;
     bool buffered_;  // the output's type cannot hold partial sums, and there are some

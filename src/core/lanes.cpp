@@ -70,10 +70,13 @@ class Lanes final : public Kernel {
 
     bool run(char* const* tensors, const Monitor& monitor) const override {
         Job job = {this, tensors};
-        return parallel_for(batch_out_.count() * vector_tasks_ * m_tasks_, [](void* context, std::int64_t index) {
-            const Job& work = *static_cast<Job*>(context);
-            work.self->task(work.tensors, index);
-        }, &job, monitor);
+        return parallel_for(
+            batch_out_.count() * vector_tasks_ * m_tasks_,
+            [](void* context, std::int64_t index) {
+                const Job& work = *static_cast<Job*>(context);
+                work.self->task(work.tensors, index);
+            },
+            &job, monitor);
     }
 
   private:
@@ -87,7 +90,8 @@ class Lanes final : public Kernel {
         index /= m_tasks_;
         const std::int64_t v0 = index % vector_tasks_ * vectors_per_task_;
         const std::int64_t b = index / vector_tasks_;
-        const std::int64_t rows = std::min(task_m_, m_left_.count() - m0), columns = n_right_.count(), k = k_left_.count();
+        const std::int64_t rows = std::min(task_m_, m_left_.count() - m0), columns = n_right_.count(),
+                           k = k_left_.count();
 
         const std::int64_t vector = tile_.lanes * size_;
         const std::int64_t depth = std::min(k, k_block);
@@ -124,8 +128,9 @@ class Lanes final : public Kernel {
             for (std::int64_t p = 0; p < k; p += k_block) {
                 const std::int64_t now = std::min(k_block, k - p);
                 for (std::int64_t i = 0; i < rows; i += tile_.side)
-                    pack_panel(pack_left_, memory + i * depth * vector, left, m_left + i, std::min(tile_side(), rows - i),
-                               slice(k_left + p, now), {lane_left, width, left_stride_});
+                    pack_panel(pack_left_, memory + i * depth * vector, left, m_left + i,
+                               std::min(tile_side(), rows - i), slice(k_left + p, now),
+                               {lane_left, width, left_stride_});
                 for (std::int64_t j = 0; j < columns; j += tile_.side) {
                     const std::int64_t across = std::min(tile_side(), columns - j);
                     pack_panel(pack_right_, right_panel, right, n_right + j, across, slice(k_right + p, now),
@@ -137,7 +142,8 @@ class Lanes final : public Kernel {
                         if (width == tile_.lanes)
                             run_tile(now, a, right_panel, out, m_out + i, n_out + j, p > 0);
                         else
-                            run_narrow(run_tile, now, a, right_panel, out, m_out + i, down, n_out + j, across, width, p > 0);
+                            run_narrow(run_tile, now, a, right_panel, out, m_out + i, down, n_out + j, across, width,
+                                       p > 0);
                     }
                 }
             }
@@ -154,8 +160,9 @@ class Lanes final : public Kernel {
     }
 
     // A tile of which only the first `width` lanes exist, by way of a whole one on the stack.
-    void run_narrow(LaneTileFn run_tile, std::int64_t k, const char* a, const char* b, char* out, const std::int64_t* m_out,
-                    std::int64_t rows, const std::int64_t* n_out, std::int64_t columns, std::int64_t width, bool add) const {
+    void run_narrow(LaneTileFn run_tile, std::int64_t k, const char* a, const char* b, char* out,
+                    const std::int64_t* m_out, std::int64_t rows, const std::int64_t* n_out, std::int64_t columns,
+                    std::int64_t width, bool add) const {
         alignas(64) char tile[max_lane_tile * max_lane_tile * 64] = {};
         std::int64_t row_at[max_lane_tile], column_at[max_lane_tile], lane_at[64];
         for (std::int64_t i = 0; i < rows; ++i) row_at[i] = i * max_lane_tile * 64;

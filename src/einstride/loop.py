@@ -74,6 +74,19 @@ def nest(loops: Iterable[Loop], tensor: int) -> list[Loop]:
     return sorted(loops, key=lambda loop: -abs(loop.strides[tensor]) if loop.strides[tensor] else -(2**63))
 
 
+def next_to_innermost(loops: Sequence[Loop], tensor: int, itemsize: int) -> list[Loop]:
+    """Move the loop along a tensor's adjacent elements to just outside of the innermost loop.
+
+    >>> loops = [Loop(Role.FREE_RIGHT, 2, (8, 64)), Loop(Role.FREE_RIGHT, 4, (64, 16)), Loop(Role.FREE_RIGHT, 3, (16, 8))]
+    >>> [loop.extent for loop in next_to_innermost(loops, 0, 8)]
+    [4, 2, 3]
+    """
+    for index, loop in enumerate(loops[:-1]):
+        if abs(loop.strides[tensor]) == itemsize:
+            return [*loops[:index], *loops[index + 1 : -1], loop, loops[-1]]
+    return list(loops)
+
+
 def tile_adjacent(loops: Sequence[Loop], tensor: int, itemsize: int) -> list[Loop]:
     """Keep a tensor's adjacent elements together: split the loop along them, unless it is the innermost already, and
     put a part of about a cache line innermost.

@@ -8,7 +8,7 @@ from math import prod
 
 from .expression import Label
 from .kernels import choose
-from .loop import Loop, Role, fold, nest, tile_adjacent, volume
+from .loop import Loop, Role, fold, nest, next_to_innermost, tile_adjacent, volume
 from .machine import Machine
 from .problem import Problem, axis_strides, output_strides
 from .program import ITEMSIZES, Program, Step, intermediate_type
@@ -83,13 +83,13 @@ def _lower_step(
     if len(inputs) == 2 and _belongs_right(problem, inputs[0], inputs[1], made):
         inputs = (inputs[1], inputs[0])
     tensors = (*inputs, made)
-    loops = fold(_loops(problem, tensors))
+    loops = fold(_loops(problem, tensors, machine))
     types = tuple([tensor.type for tensor in tensors])
     kernel, seconds = choose(loops, types, machine)
     return Step(kernel.id, tuple([tensor.slot for tensor in tensors]), types, loops), seconds
 
 
-def _loops(problem: Problem, tensors: Sequence[Tensor]) -> list[Loop]:
+def _loops(problem: Problem, tensors: Sequence[Tensor], machine: Machine) -> list[Loop]:
     """Every label of a step as a loop, grouped by role; within a role outermost first."""
     made = tensors[-1]
     labels = dict.fromkeys(label for tensor in tensors for label in tensor.strides)
@@ -108,16 +108,22 @@ def _loops(problem: Problem, tensors: Sequence[Tensor]) -> list[Loop]:
 
     # A group of loops that two tensors walk is nested as the one wants it that is walked more often: m by the output
     # rather than the left side when there is more of n than of k, and so on. The other one's adjacent elements are
-    # then kept together by a tile, or each of its cache lines is fetched once for every element it holds; but not
-    # where its walk is rare next to the first one's, whose own runs the tile interrupts.
+    # then kept together, or each of its cache lines is fetched once for every element it holds: the right side's next
+    # to the innermost loop of n, where packing turns them, or, if that loop is too short for vectors, in a tile.
     m, n, k = (volume(loops[role]) for role in (Role.FREE_LEFT, Role.FREE_RIGHT, Role.CONTRACTED))
     left, right, out = (ITEMSIZES[tensor.type] for tensor in tensors)
-    by_right = nest(loops[Role.CONTRACTED], 1) if n > m else nest(loops[Role.CONTRACTED], 0)
+    lanes = machine.vector_bytes // out
+    free_right = nest(loops[Role.FREE_RIGHT], -1)
+    run = free_right[-1].extent if free_right else 0
+    if run % lanes == 0 or run >= 3 * lanes:
+        free_right = next_to_innermost(free_right, 1, right)
+    elif 8 * k >= m:
+        free_right = tile_adjacent(free_right, 1, right)
     return [
         *nest(loops[Role.BATCH], -1),
         *nest(loops[Role.FREE_LEFT], -1 if n > k else 0),
-        *(tile_adjacent(nest(loops[Role.FREE_RIGHT], -1), 1, right) if 8 * k >= m else nest(loops[Role.FREE_RIGHT], -1)),
-        *tile_adjacent(by_right, 0 if n > m else 1, left if n > m else right),
+        *free_right,
+        *tile_adjacent(nest(loops[Role.CONTRACTED], 1 if n > m else 0), 0 if n > m else 1, left if n > m else right),
     ]
 
 
