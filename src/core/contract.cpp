@@ -253,16 +253,18 @@ class Contract final : public Kernel {
         char* right;  // panels of columns_ columns, k_block_ deep
         char* sums;   // the task's outputs as the compute type, if it is buffered
         Panel* panels;
+        Offsets* heights;  // of the output's rows, a panel of the left side each
         std::int64_t *m_left, *m_out, *m_sums, *n_right, *n_out, *n_sums, *k_left, *k_right;
     };
 
     Room take_room(const Job& job, std::int64_t rows, std::int64_t columns) const {
-        const std::int64_t panels = panels_in(std::min(columns, n_block_));
+        const std::int64_t block = panels_in(std::min(columns, n_block_));
         const std::int64_t bytes[] = {
             job.direct_left ? 0 : round_up(rows, rows_) * left_row(),
-            (job.direct_right ? 1 : panels) * right_panel(),
+            (job.direct_right ? 1 : block) * right_panel(),
             buffered_ ? rows * columns * size_ : 0,
-            panels * static_cast<std::int64_t>(sizeof(Panel)),
+            panels_in(columns) * static_cast<std::int64_t>(sizeof(Panel)),
+            ceil_div(rows, rows_) * static_cast<std::int64_t>(sizeof(Offsets)),
             (3 * rows + 3 * columns + 2 * k_block_) * static_cast<std::int64_t>(sizeof(std::int64_t)),
         };
         std::int64_t total = 0;
@@ -278,7 +280,8 @@ class Contract final : public Kernel {
         room.right = take(bytes[1]);
         room.sums = take(bytes[2]);
         room.panels = reinterpret_cast<Panel*>(take(bytes[3]));
-        room.m_left = reinterpret_cast<std::int64_t*>(take(bytes[4]));
+        room.heights = reinterpret_cast<Offsets*>(take(bytes[4]));
+        room.m_left = reinterpret_cast<std::int64_t*>(take(bytes[5]));
         room.m_out = room.m_left + rows;
         room.m_sums = room.m_out + rows;
         room.n_right = room.m_sums + rows;
@@ -328,6 +331,7 @@ class Contract final : public Kernel {
                       level_.store[static_cast<int>(storage)]};
         }
 
+        cut_panels(room, target, rows, columns);
         for (std::int64_t b = b0; b < std::min(b0 + batches_, batch_); ++b) {
             const char* left = job.left + batch_left_.at(b);
             const char* right = job.right + batch_right_.at(b);
@@ -338,31 +342,33 @@ class Contract final : public Kernel {
                 target.base = out;
             for (std::int64_t p0 = k0; p0 < k1; p0 += k_block_) {
                 const std::int64_t depth = std::min(k_block_, k1 - p0);
-                k_left_.fill(p0, depth, room.k_left);
-                k_right_.fill(p0, depth, room.k_right);
+                if (b == b0 || k1 - k0 > k_block_) {
+                    k_left_.fill(p0, depth, room.k_left);
+                    k_right_.fill(p0, depth, room.k_right);
+                }
                 if (!job.direct_left) pack_left(room, left, rows, depth);
                 for (std::int64_t j0 = 0; j0 < columns; j0 += n_block_) {
-                    const std::int64_t panels = cut_panels(room, target, j0, std::min(columns, j0 + n_block_));
+                    const std::int64_t panels = panels_in(std::min(n_block_, columns - j0));
+                    const Panel* const block = room.panels + panels_in(j0);
                     if (turn_ > 1)
-                        pack_turned(room, right, panels, (n0 + j0) / run_, depth);
+                        pack_turned(room.right, block, right, panels, (n0 + j0) / run_, room.k_right, depth);
                     else
-                        pack_right(room, job.direct_right, right, panels, depth);
+                        pack_right(room.right, block, job.direct_right, right, panels, slice(room.k_right, depth));
                     for (std::int64_t i = 0; i < rows; i += rows_) {
-                        const Offsets height = slice(target.rows + i, std::min<std::int64_t>(rows_, rows - i));
                         const Side a =
                             job.direct_left
                                 ? Side{left + (m0 + i) * m_left_.stride() + p0 * k_left_.stride(),
                                        m_left_.stride() / real_size_, parts_ == 1 ? k_left_.stride() / real_size_ : 1}
                                 : Side{room.left + i * left_row(), 1, rows_};
                         for (std::int64_t q = 0; q < panels; ++q) {
-                            const Panel& panel = room.panels[q];
+                            const Panel& panel = block[q];
                             Side b_side = {room.right + q * right_panel(), columns_ * parts_, 1};
                             if (job.direct_right)
                                 b_side = panel.out.count == columns_
                                              ? Side{right + panel.right.at[0] + p0 * k_right_.stride(),
                                                     k_right_.stride() / real_size_, 1}
                                              : Side{room.right, columns_ * parts_, 1};
-                            write_tile(target, height, panel.out, depth * parts_, a, b_side, p0 > k0);
+                            write_tile(target, room.heights[i / rows_], panel.out, depth * parts_, a, b_side, p0 > k0);
                         }
                     }
                 }
@@ -372,16 +378,16 @@ class Contract final : public Kernel {
         }
     }
 
-    // The panels of columns j0..j1 of the task.
-    std::int64_t cut_panels(const Room& room, const Target& target, std::int64_t j0, std::int64_t j1) const {
-        const std::int64_t run = turn_ > 1 ? run_ : j1 - j0;
-        std::int64_t panels = 0;
-        for (std::int64_t start = j0; start < j1; start += run)
+    void cut_panels(const Room& room, const Target& target, std::int64_t rows, std::int64_t columns) const {
+        for (std::int64_t i = 0; i < rows; i += rows_)
+            room.heights[i / rows_] = slice(target.rows + i, std::min<std::int64_t>(rows_, rows - i));
+        const std::int64_t run = turn_ > 1 ? run_ : columns;
+        Panel* panel = room.panels;
+        for (std::int64_t start = 0; start < columns; start += run)
             for (std::int64_t j = start; j < start + run; j += columns_) {
                 const std::int64_t width = std::min(columns_, start + run - j);
-                room.panels[panels++] = {slice(room.n_right + j, width), slice(target.columns + j, width)};
+                *panel++ = {slice(room.n_right + j, width), slice(target.columns + j, width)};
             }
-        return panels;
     }
 
     void pack_left(const Room& room, const char* left, std::int64_t rows, std::int64_t depth) const {
@@ -392,29 +398,29 @@ class Contract final : public Kernel {
     }
 
     // Of a side that is read where it lies only a last, narrow panel is packed.
-    void pack_right(const Room& room, bool direct, const char* right, std::int64_t panels, std::int64_t depth) const {
-        const Offsets along = slice(room.k_right, depth);
+    void pack_right(char* to, const Panel* block, bool direct, const char* right, std::int64_t panels,
+                    const Offsets& along) const {
         for (std::int64_t q = 0; q < panels; ++q) {
-            const Offsets& width = room.panels[q].right;
+            const Offsets& width = block[q].right;
             if (direct && width.count == columns_) continue;
-            char* to = room.right + (direct ? 0 : q * right_panel());
-            if (width.count < columns_) std::memset(to, 0, static_cast<std::size_t>(right_panel()));
-            pack_panel(pack_right_, level_.expand_right, 2, to, columns_, right, along, width);
+            char* panel = to + (direct ? 0 : q * right_panel());
+            if (width.count < columns_) std::memset(panel, 0, static_cast<std::size_t>(right_panel()));
+            pack_panel(pack_right_, level_.expand_right, 2, panel, columns_, right, along, width);
         }
     }
 
     // The right side's adjacent elements lie across runs: at one k, the same columns of several runs are a block to be
     // turned, whose rows go to a panel each. Packed panel by panel, each cache line would be fetched for every element.
-    void pack_turned(const Room& room, const char* right, std::int64_t panels, std::int64_t first_run,
-                     std::int64_t depth) const {
+    void pack_turned(char* to, const Panel* block, const char* right, std::int64_t panels, std::int64_t first_run,
+                     const std::int64_t* along, std::int64_t depth) const {
         const std::int64_t per_run = ceil_div(run_, columns_), runs = panels / per_run;
-        if (run_ % columns_ != 0) std::memset(room.right, 0, static_cast<std::size_t>(panels * right_panel()));
+        if (run_ % columns_ != 0) std::memset(to, 0, static_cast<std::size_t>(panels * right_panel()));
         for (std::int64_t r = 0, group; r < runs; r += group) {
             group = std::min({runs - r, turn_ - (first_run + r) % turn_, max_turn});
             for (std::int64_t q = r * per_run; q < (r + 1) * per_run; ++q)
                 for (std::int64_t p = 0; p < depth; ++p)
-                    pack_right_(room.right + q * right_panel() + p * columns_ * size_, per_run * right_panel() / size_,
-                                right + room.k_right[p], {adjacent_.data(), group, adjacent_[1]}, room.panels[q].right);
+                    pack_right_(to + q * right_panel() + p * columns_ * size_, per_run * right_panel() / size_,
+                                right + along[p], {adjacent_.data(), group, adjacent_[1]}, block[q].right);
         }
     }
 
