@@ -157,7 +157,9 @@ NB_MODULE(_core, m) {
         "A new array, its contents undefined; a large one lies in recycled memory. The strides are dense, in any "
         "order.");
 
-    m.def("num_threads", &num_threads, "The number of threads long work runs on.");
+    m.def("num_threads", &num_threads,
+          "The number of threads that long work runs on: OMP_NUM_THREADS, or the cores this process may use.\n\n"
+          ">>> num_threads() >= 1\nTrue");
     m.def(
         "set_num_threads",
         [](int count) {
@@ -165,7 +167,10 @@ NB_MODULE(_core, m) {
             const nb::gil_scoped_release released;
             set_num_threads(count);
         },
-        "count"_a, "Set the number of threads for the whole process. Results do not depend on it.");
+        "count"_a,
+        "Set the number of threads for the whole process. Results do not depend on it, bit for bit.\n\n"
+        "Raises ValueError where `count` is less than 1.\n\n"
+        ">>> set_num_threads(2)\n>>> num_threads()\n2");
 
     m.def(
         "level_name", [] { return level().name; },

@@ -63,11 +63,22 @@ def empty(shape: tuple[int, ...], strides: tuple[int, ...], dtype: numpy.dtype[A
     """
 
 def num_threads() -> int:
-    """The number of threads long work runs on."""
+    """
+    The number of threads that long work runs on: OMP_NUM_THREADS, or the cores this process may use.
+
+    >>> num_threads() >= 1
+    True
+    """
 
 def set_num_threads(count: int) -> None:
     """
-    Set the number of threads for the whole process. Results do not depend on it.
+    Set the number of threads for the whole process. Results do not depend on it, bit for bit.
+
+    Raises ValueError where `count` is less than 1.
+
+    >>> set_num_threads(2)
+    >>> num_threads()
+    2
     """
 
 def level_name() -> str:
