@@ -35,13 +35,6 @@ class Kernel:
     about: str
 
 
-def _bytes_moved(loops: Sequence[Loop], types: Sequence[int]) -> int:
-    return sum(
-        ITEMSIZES[code] * prod([loop.extent for loop in loops if loop.strides[tensor]])
-        for tensor, code in enumerate(types)
-    )
-
-
 def _extent(loops: Sequence[Loop], role: Role) -> int:
     return prod([loop.extent for loop in loops if loop.role is role])
 
@@ -50,18 +43,34 @@ def _accepts_pair(loops: Sequence[Loop], types: Sequence[int], machine: Machine)
     return len(types) == 3
 
 
+def _adjacent_right(loop: Loop, types: Sequence[int]) -> bool:
+    return loop.role is Role.FREE_RIGHT and loop.strides[1] == ITEMSIZES[types[1]]
+
+
+def _lanes_of(code: int, machine: Machine) -> int:
+    return max(machine.vector_bytes // _COMPUTE_BYTES[code], 1)
+
+
 def _contract_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Machine) -> float:
     batch, m, n, k = (_extent(loops, role) for role in (Role.BATCH, Role.FREE_LEFT, Role.FREE_RIGHT, Role.CONTRACTED))
     code = types[2]
-    lanes = max(machine.vector_bytes // _COMPUTE_BYTES[code], 1)
+    lanes = _lanes_of(code, machine)
     vectors = ceil(n / lanes)
     # A tile of r rows costs r vector multiply-adds a column and k, and at least as long as it takes to load its sides.
     tiles = ceil(m / 14) * ceil(vectors / 2)
     multiply = batch * k * (m * vectors + 2 * tiles) * _MULTIPLIES[code] / machine.vectors_per_second
-    # Packing moves about an element a nanosecond where it turns or converts, a vector where it copies.
-    packed = batch * k * (n + (m if n > 8 * lanes else 0))
-    handling = 3e-10 * packed + 2.5e-8 * batch * (1 + tiles) + 1e-9 * batch * m * (n if n % lanes else 0)
-    return max(multiply + handling, _beyond_cache(loops, types, machine)) + 1.5e-7
+    # Packing moves some three elements a nanosecond, what is left over of whole tiles one by one. A side that is read
+    # seldom is read where it lies, if it is real and, on the right, adjacent along n.
+    whole = n // (2 * lanes) * 2 * lanes
+    packs_left = n > 16 * lanes or _MULTIPLIES[code] > 1
+    packs_right = m > 42 or _MULTIPLIES[code] > 1 or not any(_adjacent_right(loop, types) for loop in loops)
+    packed = _MULTIPLIES[code] * (m * packs_left + n * packs_right) + (0 if n == whole else 10)
+    handling = (
+        3e-10 * batch * k * packed
+        + batch * (2e-8 + tiles * (1.5e-8 + 3e-9 * min(m, 14)))
+        + 1e-9 * batch * m * (n if n % lanes else 0)
+    )
+    return max(multiply + handling, _moving_seconds(loops, types, machine)) + 2e-7
 
 
 def _along(loops: Sequence[Loop]) -> Loop | None:
@@ -85,42 +94,60 @@ def _accepts_lanes(loops: Sequence[Loop], types: Sequence[int], machine: Machine
 def _lanes_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Machine) -> float:
     m, n, k = (_extent(loops, role) for role in (Role.FREE_LEFT, Role.FREE_RIGHT, Role.CONTRACTED))
     along = _along(loops)
-    vectors = _extent(loops, Role.BATCH) * ITEMSIZES[types[2]] / machine.vector_bytes
-    # A tile of r rows and c columns loads r + c vectors and does r c multiply-adds a step of k; each vector it loads
-    # is a cache line of its own, most of them from the second-level cache.
-    tiles = ceil(m / 5) * ceil(n / 5)
-    step = max(m * n, 0.8 * (m * ceil(n / 5) + n * ceil(m / 5))) * 1.15
-    whole = 1.0 if along is None else ceil(along.extent / (machine.vector_bytes // ITEMSIZES[types[2]])) / (
-        along.extent / (machine.vector_bytes // ITEMSIZES[types[2]])
+    extent = along.extent if along else 1
+    vectors = _extent(loops, Role.BATCH) / extent * ceil(extent / _lanes_of(types[2], machine))
+    # A tile of r rows and c columns does r c multiply-adds for r + c loads, from panels that are copied vector by
+    # vector, each from a cache line of its own.
+    step = max(m * n, 0.8 * (m * ceil(n / 5) + n * ceil(m / 5)))
+    handling = vectors * (4e-9 * k * (m + n) + 1.5e-8 * ceil(m / 5) * ceil(n / 5) * ceil(k / 48))
+    return (
+        max(vectors * k * step / machine.vectors_per_second + handling, _moving_seconds(loops, types, machine)) + 3e-7
     )
-    compute = vectors * whole * k * step / machine.vectors_per_second + 1e-8 * vectors * tiles * ceil(k / 64)
-    return max(compute, _beyond_cache(loops, types, machine)) + 3e-7
 
 
 def _fused_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Machine) -> float:
+    compute = min([_fused_compute(loops, vector, types, machine) for vector in loops], default=0.0)
+    return max(compute, _moving_seconds(loops, types, machine)) + 5e-8
+
+
+def _fused_compute(loops: Sequence[Loop], vector: Loop, types: Sequence[int], machine: Machine) -> float:
+    """The time outside of memory when vectors run along one of the loops."""
     code = types[-1]
     points = prod([loop.extent for loop in loops])
-    lanes = max(machine.vector_bytes // _COMPUTE_BYTES[code], 1)
-    # The vector loop runs in L1 with a load per input, so at a third of the multiply rate; a short one, or one that
-    # jumps in memory, spends its time between chunks.
-    along = max((loop.extent for loop in loops if any(loop.strides)), default=1)
-    inputs = len(types) - 1
-    per_vector = (1 + inputs) * _MULTIPLIES[code] / machine.vectors_per_second
-    chunks = points / min(along, 512)
-    compute = points / min(along, lanes) * per_vector + chunks * 4e-9
-    return max(compute, _beyond_cache(loops, types, machine)) + 5e-8
+    terms = _extent(loops, Role.CONTRACTED)
+    # Up to eight terms of a sum are added to a vector of outputs in registers; along a sum, a call is one dot product.
+    summed = vector.role is Role.CONTRACTED
+    together = 1 if summed else min(terms, 8)
+    per_vector = 1.25 if terms > 1 and not summed else 0.5 * len(types)
+    heavy = 3 if _MULTIPLIES[code] > 1 and terms > 1 else 1
+    calls = points / (min(vector.extent, 2048) * together)
+    vectors = points / vector.extent * ceil(vector.extent / _lanes_of(code, machine))
+    multiply = vectors * per_vector * heavy * _MULTIPLIES[code] / machine.vectors_per_second
+    # Tensors that are not adjacent along the vectors are turned first.
+    turned = sum(
+        prod([loop.extent for loop in loops if loop.strides[tensor]])
+        for tensor, (stride, code) in enumerate(zip(vector.strides, types, strict=True))
+        if abs(stride) not in (0, ITEMSIZES[code])
+    )
+    return multiply + 1.2e-8 * heavy * calls + 6e-10 * turned
 
 
-def _beyond_cache(loops: Sequence[Loop], types: Sequence[int], machine: Machine) -> float:
-    moved = _bytes_moved(loops, types)
-    return moved / machine.bytes_per_second if moved > machine.cache_bytes else moved / (4 * machine.bytes_per_second)
+def _moving_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Machine) -> float:
+    """The time that reading the inputs and writing the output once takes: from the second-level cache at four times the
+    rate of memory, from the third at twice."""
+    moved = sum(
+        ITEMSIZES[code] * prod([loop.extent for loop in loops if loop.strides[tensor]])
+        for tensor, code in enumerate(types)
+    )
+    faster = 4 if moved <= machine.cache_bytes else 2 if moved <= 32 * machine.cache_bytes else 1
+    return moved / (faster * machine.bytes_per_second)
 
 
 KERNELS: tuple[Kernel, ...] = (
     Kernel(
         "contract", 0, _accepts_pair, _contract_seconds, "a matrix product over label groups, packed from the strides"
     ),
-    Kernel("lanes", 2, _accepts_lanes, _lanes_seconds, "a batched product with vectors along the batch, nothing packed"),
+    Kernel("lanes", 2, _accepts_lanes, _lanes_seconds, "a batched product with vectors along the batch"),
     Kernel("fused", 1, lambda *_: True, _fused_seconds, "one pass over all inputs, multiplied and summed"),
 )
 """Every kernel; of those that accept a step, the one with the least estimate runs it."""
@@ -128,6 +155,8 @@ KERNELS: tuple[Kernel, ...] = (
 
 def choose(loops: Sequence[Loop], types: Sequence[int], machine: Machine) -> tuple[Kernel, float]:
     """The kernel for a step and its estimate in seconds."""
-    estimates = [(kernel.estimate(loops, types, machine), kernel) for kernel in KERNELS if kernel.accepts(loops, types, machine)]
+    estimates = [
+        (kernel.estimate(loops, types, machine), kernel) for kernel in KERNELS if kernel.accepts(loops, types, machine)
+    ]
     seconds, kernel = min(estimates, key=lambda estimate: estimate[0])
     return kernel, seconds

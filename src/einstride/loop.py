@@ -77,7 +77,7 @@ def nest(loops: Iterable[Loop], tensor: int) -> list[Loop]:
 def next_to_innermost(loops: Sequence[Loop], tensor: int, itemsize: int) -> list[Loop]:
     """Move the loop along a tensor's adjacent elements to just outside of the innermost loop.
 
-    >>> loops = [Loop(Role.FREE_RIGHT, 2, (8, 64)), Loop(Role.FREE_RIGHT, 4, (64, 16)), Loop(Role.FREE_RIGHT, 3, (16, 8))]
+    >>> loops = [Loop(Role.BATCH, 2, (8, 64)), Loop(Role.BATCH, 4, (64, 16)), Loop(Role.BATCH, 3, (16, 8))]
     >>> [loop.extent for loop in next_to_innermost(loops, 0, 8)]
     [4, 2, 3]
     """

@@ -72,14 +72,10 @@ def lower(
             if tensor.slot > operands:
                 allocation.give(tensor.slot - operands - 1)
         tensors.append(made)
-    return Program(
-        operands, tuple(steps), tuple(allocation.offsets), allocation.end, result_type, repeated, seconds
-    )
+    return Program(operands, tuple(steps), tuple(allocation.offsets), allocation.end, result_type, repeated, seconds)
 
 
-def _lower_step(
-    problem: Problem, inputs: Sequence[Tensor], made: Tensor, machine: Machine
-) -> tuple[Step, float]:
+def _lower_step(problem: Problem, inputs: Sequence[Tensor], made: Tensor, machine: Machine) -> tuple[Step, float]:
     if len(inputs) == 2 and _belongs_right(problem, inputs[0], inputs[1], made):
         inputs = (inputs[1], inputs[0])
     tensors = (*inputs, made)
@@ -146,19 +142,15 @@ def _intermediate_order(problem: Problem, inputs: Sequence[Tensor], labels: Sequ
 
     Of a pair, the side with fewer free elements comes last, for its panel then stays in cache while the other streams.
     """
+    owners = {label: [index for index, tensor in enumerate(inputs) if label in tensor.strides] for label in labels}
+    free = [
+        prod([problem.extents[label] for label in labels if owners[label] == [index]]) for index in range(len(inputs))
+    ]
 
-    def place(label: Label) -> tuple[int, int]:
-        owners = [index for index, tensor in enumerate(inputs) if label in tensor.strides]
-        side = -1 if len(owners) > 1 else owners[0]
-        return (ranks[side] if side >= 0 else -1, -abs(inputs[owners[0]].strides[label]))
+    def place(label: Label) -> tuple[bool, int, int, int]:
+        first = owners[label][0]
+        return (len(owners[label]) == 1, -free[first], first, -abs(inputs[first].strides[label]))
 
-    def free(tensor: Tensor) -> int:
-        others = [other for other in inputs if other is not tensor]
-        return prod(
-            [problem.extents[label] for label in labels if label in tensor.strides and not any(label in other.strides for other in others)]
-        )
-
-    ranks = {index: rank for rank, index in enumerate(sorted(range(len(inputs)), key=lambda index: -free(inputs[index])))}
     return sorted(labels, key=place)
 
 

@@ -88,7 +88,9 @@ def verify(program: Program) -> None:
             if len(loop.strides) != len(step.slots) or loop.extent < 1:
                 raise ValueError(f"step {number}: {loop} does not fit {len(step.slots)} tensors")
             if (loop.role == Role.CONTRACTED) != (loop.strides[-1] == 0):
-                raise ValueError(f"step {number}: {loop} must have a stride in the output exactly when it is not summed")
+                raise ValueError(
+                    f"step {number}: {loop} must have a stride in the output exactly when it is not summed"
+                )
         for slot, code in zip(step.slots, step.types, strict=True):
             if slot > program.operands:
                 reach = ITEMSIZES[code] + sum(
