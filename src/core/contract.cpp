@@ -342,6 +342,7 @@ class Contract final : public Kernel {
                 target.base = out;
             for (std::int64_t p0 = k0; p0 < k1; p0 += k_block_) {
                 const std::int64_t depth = std::min(k_block_, k1 - p0);
+                if (rows * columns * depth > least_task && interrupted()) return;
                 if (b == b0 || k1 - k0 > k_block_) {
                     k_left_.fill(p0, depth, room.k_left);
                     k_right_.fill(p0, depth, room.k_right);

@@ -119,6 +119,7 @@ class Lanes final : public Kernel {
         }
 
         for (std::int64_t v = v0; v < std::min(v0 + vectors_per_task_, vectors_); ++v) {
+            if (interrupted()) return;
             const std::int64_t first = v * tile_.lanes, width = std::min<std::int64_t>(tile_.lanes, extent_ - first);
             const char* left = tensors[0] + batch_left_.at(b) + first * left_stride_;
             const char* right = tensors[1] + batch_right_.at(b) + first * right_stride_;

@@ -143,9 +143,15 @@ class Pool {
 
         drain(&monitor);
         if (!spin_until([this] { return unfinished_.load(std::memory_order_acquire) == 0; })) {
+            // Others may be in the middle of long tasks: the caller still asks whether to stop them.
+            const Duty duty{&stopped_, &monitor};
             std::unique_lock lock(mutex_);
             caller_sleeps_.store(true);
-            done_.wait(lock, [this] { return unfinished_.load() == 0; });
+            while (!done_.wait_for(lock, poll_interval, [this] { return unfinished_.load() == 0; })) {
+                lock.unlock();
+                duty.over();
+                lock.lock();
+            }
             caller_sleeps_.store(false);
         }
         if (failed_.load(std::memory_order_relaxed)) std::rethrow_exception(std::exchange(error_, nullptr));
@@ -157,9 +163,7 @@ class Pool {
         // Sequentially consistent with sleep(): either this sees the sleeper or the sleeper sees the work.
         const int sleepers = sleepers_.load();
         if (sleepers == 0) return;
-        {
-            const std::lock_guard lock(mutex_);
-        }
+        { const std::lock_guard lock(mutex_); }
         if (useful >= sleepers) {
             work_.notify_all();
         } else {
@@ -208,9 +212,7 @@ class Pool {
 
     void finish(std::int64_t tasks) {
         if (unfinished_.fetch_sub(tasks) != tasks || !caller_sleeps_.load()) return;
-        {
-            const std::lock_guard lock(mutex_);
-        }
+        { const std::lock_guard lock(mutex_); }
         done_.notify_one();
     }
 

@@ -1,0 +1,145 @@
+// The two kernels of contractions against a nest of plain loops: random label groups, strides and types, at sizes
+// around the tiles, the panels and the blocks.
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "reference.hpp"
+
+using namespace einstride;
+
+namespace {
+
+using std::int64_t;
+
+// One or two loops of a role whose extents multiply to about `size`.
+void add_group(std::vector<Loop>& loops, Role role, int64_t size) {
+    int64_t inner = size;
+    if (size >= 4 && chance(40)) {
+        const int64_t outer = pick(2, std::min<int64_t>(size / 2, 12));
+        loops.push_back({role, outer, {0, 0, 0}});
+        inner = size / outer;
+    }
+    loops.push_back({role, inner, {0, 0, 0}});
+}
+
+bool belongs(Role role, std::size_t tensor) {
+    constexpr bool has[4][3] = {{true, true, true}, {true, false, true}, {false, true, true}, {true, true, false}};
+    return has[static_cast<int>(role)][tensor];
+}
+
+// Every tensor stores its loops in an order of its own, with gaps, backwards and off its alignment now and then.
+void lay_out(std::vector<Loop>& loops, std::size_t tensor, DType type) {
+    std::vector<std::size_t> own;
+    for (std::size_t l = 0; l < loops.size(); ++l)
+        if (belongs(loops[l].role, tensor)) own.push_back(l);
+    if (chance(70)) std::shuffle(own.begin(), own.end(), random_bits);
+    int64_t stride = size_of(type);
+    for (std::size_t i = own.size(); i-- > 0;) {
+        if (chance(8)) stride *= 2;
+        if (chance(3)) stride += 1;
+        loops[own[i]].strides[tensor] = chance(6) ? -stride : stride;
+        stride *= loops[own[i]].extent;
+    }
+}
+
+std::vector<DType> random_types() {
+    const auto out = static_cast<DType>(pick(0, dtype_count - 1));
+    const bool mixed = chance(30);
+    std::vector<DType> types;
+    while (types.size() < 2) {
+        const auto type = mixed ? static_cast<DType>(pick(0, dtype_count - 1)) : out;
+        const bool narrows = acc_of(out) == Acc::i16 && size_of(type) > size_of(out);
+        const bool converts = level().pack[static_cast<int>(type)][static_cast<int>(acc_of(out))] != nullptr;
+        if (converts && !narrows && (out != DType::b8 || type == DType::b8)) types.push_back(type);
+    }
+    types.push_back(out);
+    return types;
+}
+
+void random_contraction() {
+    constexpr int64_t sizes[] = {1, 2, 3, 5, 7, 8, 13, 14, 15, 16, 17, 28, 29, 31, 32, 33, 40, 63, 65, 100};
+    const auto size = [&](int last) { return sizes[pick(0, last)]; };
+    std::vector<Loop> loops;
+    if (chance(40)) add_group(loops, Role::batch, size(6));
+    if (chance(90)) add_group(loops, Role::free_left, size(17));
+    if (chance(90)) add_group(loops, Role::free_right, size(17));
+    if (chance(90)) add_group(loops, Role::contracted, chance(10) ? pick(200, 700) : size(19));
+    const std::vector<DType> types = random_types();
+    // Halves hold whole numbers up to 256 or 2048, and sums of this many products of numbers up to 2 stay below.
+    int64_t volume = 1;
+    for (const Loop& loop : loops) volume *= loop.extent;
+    if (volume > 400000) return;
+    for (std::size_t t = 0; t < 3; ++t) lay_out(loops, t, types[t]);
+    check_case(make_contract, loops, types);
+}
+
+// The innermost batch loop lies adjacent in the output, whose type holds what is computed.
+void random_batch_of_lanes() {
+    constexpr DType outs[] = {DType::i16, DType::u16, DType::i32, DType::i64, DType::f32, DType::f64};
+    std::vector<DType> types = {DType::b8, DType::b8, outs[pick(0, 5)]};
+    for (std::size_t t = 0; t < 2; ++t) {
+        types[t] = types[2];
+        if (chance(30) && types[2] != DType::u16) types[t] = chance(50) ? DType::i8 : DType::b8;
+    }
+    std::vector<Loop> loops;
+    if (chance(30)) add_group(loops, Role::batch, pick(1, 4));
+    if (chance(90)) add_group(loops, Role::free_left, pick(1, 23));
+    if (chance(90)) add_group(loops, Role::free_right, pick(1, 12));
+    if (chance(90)) add_group(loops, Role::contracted, chance(20) ? pick(40, 110) : pick(1, 12));
+    const Loop along = {Role::batch, pick(1, 70), {0, 0, size_of(types[2])}};
+    for (std::size_t t = 0; t < 3; ++t) lay_out(loops, t, types[t]);
+    for (Loop& loop : loops) loop.strides[2] *= along.extent;
+    loops.push_back(along);
+    for (std::size_t t = 0; t < 2; ++t) {
+        const int64_t step = chance(80) ? size_of(types[t]) : 3 * size_of(types[t]);
+        for (Loop& loop : loops) loop.strides[t] *= 3 * along.extent;
+        loops.back().strides[t] = step;
+    }
+    check_case(make_lanes, loops, types);
+}
+
+// Sums long enough for several k blocks and for a split k, on numbers of any size: the same bits for any threads.
+void any_number_of_threads() {
+    struct Shape {
+        int64_t batch, m, n, k;
+    };
+    for (const Shape& shape :
+         {Shape{1, 70, 90, 1000}, Shape{3, 9, 20, 3000}, Shape{1, 8, 8, 100000}, Shape{1, 300, 310, 50}}) {
+        const int64_t left = shape.batch * shape.m * shape.k, right = shape.batch * shape.k * shape.n;
+        std::vector<double> numbers(static_cast<std::size_t>(left + right));
+        std::normal_distribution<double> normal;
+        for (double& number : numbers) number = normal(random_bits);
+        const std::vector<Loop> loops = {
+            {Role::batch, shape.batch, {shape.m * shape.k * 8, shape.k * shape.n * 8, shape.m * shape.n * 8}},
+            {Role::free_left, shape.m, {shape.k * 8, 0, shape.n * 8}},
+            {Role::free_right, shape.n, {0, 8, 8}},
+            {Role::contracted, shape.k, {8, shape.n * 8, 0}},
+        };
+        std::vector<double> first;
+        for (const int threads : {1, 2, 3}) {
+            set_num_threads(threads);
+            std::vector<double> out(static_cast<std::size_t>(shape.batch * shape.m * shape.n));
+            char* const places[] = {reinterpret_cast<char*>(numbers.data()),
+                                    reinterpret_cast<char*>(numbers.data() + left),
+                                    reinterpret_cast<char*>(out.data())};
+            CHECK(make_contract(loops, {DType::f64, DType::f64, DType::f64})->run(places, Monitor{}));
+            if (first.empty()) first = out;
+            CHECK(std::memcmp(first.data(), out.data(), out.size() * sizeof(double)) == 0);
+        }
+    }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const int rounds = argc > 1 ? std::atoi(argv[1]) : 1500;
+    for (int i = 0; i < rounds; ++i) {
+        random_contraction();
+        random_batch_of_lanes();
+    }
+    any_number_of_threads();
+    return failures() != 0;
+}
