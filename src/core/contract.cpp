@@ -23,7 +23,7 @@ namespace {
 // of the right side in L2 (half of 1 MiB).
 constexpr std::int64_t left_panel_bytes = 24 << 10;
 constexpr std::int64_t right_block_bytes = 512 << 10;
-constexpr std::int64_t max_task_rows = 512;
+constexpr std::int64_t max_task_rows = 560;
 constexpr std::int64_t max_task_columns = 2048;
 constexpr std::int64_t max_buffer_columns = 512;
 
@@ -217,29 +217,29 @@ class Contract final : public Kernel {
 
         const std::int64_t wanted =
             splits_ > 1 || batch_ * work < 2 * least_task ? 1 : tasks_per_thread * num_threads();
-        task_m_ = std::min(m_, max_task_rows / rows_ * rows_);
         const std::int64_t grain = turn_ > 1 ? run_ * tile_.lanes : columns_;  // of columns that a task should hold
-        task_n_ = std::min(n_, round_up(buffered_ ? max_buffer_columns : max_task_columns, grain));
+        const std::int64_t most_columns = buffered_ ? max_buffer_columns : max_task_columns;
+        // Parts of equal size, in whole panels.
+        std::int64_t m_parts = ceil_div(m_, max_task_rows), n_parts = ceil_div(n_, round_up(most_columns, grain));
+        const auto cut = [&] {
+            task_m_ = std::min(m_, round_up(ceil_div(m_, m_parts), rows_));
+            task_n_ = std::min(n_, round_up(ceil_div(n_, n_parts), grain));
+        };
+        cut();
         batches_ = wanted == 1
                        ? batch_
                        : std::clamp<std::int64_t>(least_task / work, 1, std::max<std::int64_t>(batch_ / wanted, 1));
-        const auto count = [this] {
-            return ceil_div(batch_, batches_) * ceil_div(m_, task_m_) * ceil_div(n_, task_n_);
-        };
-        while (count() < wanted && batches_ == 1 && task_m_ * task_n_ * k_ * parts_ * parts_ >= 2 * least_task) {
-            if (task_m_ >= task_n_ && task_m_ > 2 * rows_)
-                task_m_ = round_up(ceil_div(task_m_, 2), rows_);
-            else if (task_n_ > grain)
-                task_n_ = round_up(ceil_div(task_n_, 2), grain);
-            else if (task_m_ > rows_)
-                task_m_ = round_up(ceil_div(task_m_, 2), rows_);
-            else
-                break;
+        while (batches_ == 1 && batch_ * m_parts * n_parts < wanted &&
+               task_m_ * task_n_ * k_ * parts_ * parts_ >= 2 * least_task) {
+            const bool rows_divide = task_m_ > 2 * rows_, columns_divide = task_n_ > grain;
+            if (!rows_divide && !columns_divide) break;
+            (rows_divide && (task_m_ >= task_n_ || !columns_divide) ? m_parts : n_parts) *= 2;
+            cut();
         }
         n_block_ = std::min(n_block_, round_up(task_n_, turn_ > 1 ? run_ : columns_));
         m_tasks_ = ceil_div(m_, task_m_);
         n_tasks_ = ceil_div(n_, task_n_);
-        tasks_ = count();
+        tasks_ = ceil_div(batch_, batches_) * m_tasks_ * n_tasks_;
     }
 
     // The columns of a panel of the right side: where they lie in it and where their sums are written.
