@@ -39,8 +39,12 @@ constexpr int64_t line_bytes = 64;        // a tile that is turned takes whole c
 constexpr int64_t turned_extent = 64;     // ... and a plain copy more of each page
 constexpr int64_t small_extent = 8;       // loops that are part of every tile before v grows
 constexpr int64_t packed_length = 512;
-constexpr int64_t direct_length = 2048;
-constexpr int64_t buffered_numbers = 8192;  // of the output in a tile
+constexpr int64_t direct_length = 4096;
+constexpr int64_t streamed_bytes = 4 << 20;  // of an output that caches will not keep anyway
+constexpr int64_t streamed_tile = 16 << 10;
+constexpr int64_t streamed_length = 1024;
+constexpr int64_t long_run = 1024;          // bytes after which a run's two broken lines do not count
+constexpr int64_t buffered_numbers = 4096;  // of the output in a tile
 constexpr int64_t most_split = 2;           // loops, besides v, whose tiles do not cover them
 constexpr double serial_seconds = 30e-6;    // less work than this is not worth waking a thread
 constexpr double task_seconds = 60e-6;
@@ -49,7 +53,6 @@ constexpr double cycles_a_second = 3e9;
 constexpr int64_t few_tasks = 8;  // fewer than this and long sums are split as well
 constexpr int64_t most_parts = 64;
 constexpr int64_t partial_bytes = 1 << 20;
-constexpr int64_t leaf_tiles = 4;  // tiles added one after another at the leaves of the tree
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -105,6 +108,7 @@ struct Problem {
     std::vector<DType> types;  // inputs, then the output
     Acc acc;
     bool empty_sum;  // a contracted extent is 0
+    bool large;      // the output: streamed past the caches where whole lines of it are written
 
     int inputs() const { return static_cast<int>(types.size()) - 1; }
     int output() const { return inputs(); }
@@ -150,7 +154,8 @@ class Tiler {
         t.turned = p.inputs() == 1 && !contracts && t.packed[0] && !t.staged;
         for (std::size_t l = 0; l < p.loops.size(); ++l)
             t.turned = t.turned && p.stride(l, p.output()) % size_of(p.acc) == 0;
-        length() = std::min(p.loops[v].extent, packs ? turned_extent : direct_length);
+        length() = std::min(p.loops[v].extent, packs ? turned_extent : p.large ? streamed_length : direct_length);
+        if (t.turned && p.large) length() = std::min(p.loops[v].extent, turned_run() / size_of(p.acc));
         if (t.dot && !packs) length() = std::min(p.loops[v].extent, most_summed);
         grow(packs);
         estimate();
@@ -159,6 +164,14 @@ class Tiler {
 
   private:
     int64_t& length() { return t.extent[t.v]; }
+
+    // Of a large output that is turned. Few rows of the input are walked at once, so that the processor foresees them:
+    // as many as make whole lines of the output, if they can.
+    int64_t turned_run() const {
+        for (std::size_t l = 0; l < p.loops.size(); ++l)
+            if (l != t.v && p.stride(l, p.output()) % line_bytes != 0) return long_run;
+        return 2 * line_bytes;
+    }
 
     int64_t rows_of(int tensor) const {
         int64_t rows = 1;
@@ -190,7 +203,9 @@ class Tiler {
         const int64_t length = t.extent[t.v];
         const int64_t rows = count(false);
         const int64_t terms = count(true);
-        int64_t scratch = t.staged ? rows * (t.dot ? 1 : length) * size_of(p.acc) : 0;
+        const int64_t numbers = rows * (t.dot ? 1 : length);
+        int64_t scratch = t.staged ? numbers * size_of(p.acc) : 0;
+        if (p.large && numbers * size_of(p.types.back()) > streamed_tile) return false;
         for (int i = 0; i < p.inputs(); ++i)
             if (t.packed[static_cast<std::size_t>(i)])
                 scratch += rows_of(i) * (t.vector[static_cast<std::size_t>(i)] ? length : 1) * size_of(p.acc);
@@ -215,9 +230,12 @@ class Tiler {
 
     void grow(bool packs) {
         const std::size_t none = p.loops.size();
+        bool turns = false;
         for (int i = 0; i <= p.inputs(); ++i) {
             const bool moved = i == p.output() ? t.staged && !t.dot : t.packed[static_cast<std::size_t>(i)];
             if (!moved) continue;
+            const int64_t size = size_of(p.types[static_cast<std::size_t>(i)]);
+            turns = turns || p.stride(t.v, i) != size;
             std::size_t u = none;
             for (std::size_t l = 0; l < p.loops.size(); ++l) {
                 const int64_t stride = std::abs(p.stride(l, i));
@@ -225,11 +243,10 @@ class Tiler {
                 const int64_t best = std::abs(p.stride(u == none ? t.v : u, i));
                 if (best == 0 || stride < best) u = l;
             }
-            const int64_t line = line_bytes / size_of(p.types[static_cast<std::size_t>(i)]);
-            if (u != none) grow_loop(u, t.turned ? turned_extent : line);
+            if (u != none) grow_loop(u, t.turned ? turned_extent : line_bytes / size);
         }
         if (!t.turned) grow_others(small_extent);
-        if (packs) grow_loop(t.v, packed_length);
+        if (packs && !(t.turned && p.large)) grow_loop(t.v, turns ? packed_length : direct_length);
         if (!t.turned) grow_others(INT64_MAX);
     }
 
@@ -249,11 +266,11 @@ class Tiler {
         const double rows = static_cast<double>(count(false));
         const double terms = static_cast<double>(count(true));
         const auto moving = [&](int tensor) {
-            const double numbers = static_cast<double>(rows_of(tensor)) * length;
-            if (p.stride(t.v, tensor) == size_of(p.types[static_cast<std::size_t>(tensor)])) return 10 + 0.4 * numbers;
+            const double numbers = static_cast<double>(rows_of(tensor)) * (p.stride(t.v, tensor) != 0 ? length : 1);
+            if (p.stride(t.v, tensor) == size_of(p.types[static_cast<std::size_t>(tensor)])) return 10 + 0.2 * numbers;
             for (std::size_t l = 0; l < p.loops.size(); ++l)
                 if (p.stride(l, tensor) == size_of(p.types[static_cast<std::size_t>(tensor)]) && t.extent[l] >= 4)
-                    return 10 + 0.8 * numbers;
+                    return 10 + 0.5 * numbers;
             return 10 + 2.0 * numbers;
         };
         double cycles = 40;
@@ -352,6 +369,9 @@ struct Variant {
     Table out_rows, out_columns;  // and of the output, where they are stored to
     Table out_numbers;            // the columns of the sums
     Offsets out_row_offsets;
+    int64_t out_column_stride;
+    Table runs;  // where the pieces of the output tile begin, if it is streamed: one after another in scratch
+    int64_t run_bytes;
 };
 
 // A factor of the product, as the inner kernels see it in the tile.
@@ -364,23 +384,26 @@ struct Factor {
 
 class VariantBuilder {
   public:
-    VariantBuilder(const Problem& problem, const Tiling& tiling, Table extents, bool buffered)
-        : p(problem), t(tiling), extent(std::move(extents)), buffered_(buffered) {
+    VariantBuilder(const Problem& problem, const Tiling& tiling, Table extents, bool buffered, bool streamed)
+        : p(problem), t(tiling), extent(std::move(extents)), buffered_(buffered), streamed_(streamed) {
+        lay_out();
         for (std::size_t l = 0; l < p.loops.size(); ++l)
             if (l != t.v && extent[l] > 1) (contracted(p.loops[l]) ? term_loops : row_loops).push_back(l);
         // A tile that is stored is stored best with the output's own order of rows.
-        std::stable_sort(row_loops.begin(), row_loops.end(), [&](std::size_t a, std::size_t b) {
-            return t.staged && p.stride(a, p.output()) > p.stride(b, p.output());
-        });
+        std::stable_sort(row_loops.begin(), row_loops.end(),
+                         [&](std::size_t a, std::size_t b) { return t.staged && out_stride[a] > out_stride[b]; });
     }
 
     Variant build() {
         if (t.turned) {
             move(0, -1);
             const Move& m = made.moves.back();
-            made.ahead.push_back(
-                {p.output(), lines_of(flatten({{static_cast<int64_t>(m.rows.size()), m.ld * size_of(p.acc)}}),
-                                      flatten({{width(true), p.stride(t.v, p.output())}}))});
+            if (streamed_)
+                made.ahead.push_back({0, lines_of(m.columns, m.rows)});
+            else
+                made.ahead.push_back(
+                    {p.output(), lines_of(flatten({{static_cast<int64_t>(m.rows.size()), m.ld * size_of(p.acc)}}),
+                                          flatten({{width(true), out_stride[t.v]}}))});
             return std::move(made);
         }
         std::vector<Factor> factors;
@@ -405,6 +428,31 @@ class VariantBuilder {
     int64_t used() const { return used_; }
 
   private:
+    // Where the numbers of the output tile lie: in their places, or one after another on the way there.
+    void lay_out() {
+        std::vector<std::size_t> order;
+        for (std::size_t l = 0; l < p.loops.size(); ++l) {
+            out_stride.push_back(p.stride(l, p.output()));
+            if (extent[l] > 1 && !contracted(p.loops[l])) order.push_back(l);
+        }
+        made.run_bytes = size_of(p.types.back());
+        if (!streamed_) return;
+        std::stable_sort(order.begin(), order.end(),
+                         [&](std::size_t a, std::size_t b) { return out_stride[a] > out_stride[b]; });
+        std::vector<Run> apart;
+        int64_t bytes = made.run_bytes;
+        for (std::size_t i = order.size(); i-- > 0;) {
+            const std::size_t l = order[i];
+            if (apart.empty() && out_stride[l] == bytes)
+                made.run_bytes *= extent[l];
+            else
+                apart.insert(apart.begin(), {extent[l], out_stride[l]});
+            out_stride[l] = bytes;
+            bytes *= extent[l];
+        }
+        made.runs = flatten(apart);
+    }
+
     int64_t width(bool vector) const { return vector ? t.extent[t.v] : 1; }
 
     // Loops of the tile that a tensor or a product depends on, outermost first as it lies in memory.
@@ -447,7 +495,7 @@ class VariantBuilder {
         m.column_stride = m.wide ? stride(t.v) : size_of(type);
         m.ld = width(m.wide);
         if (to < 0)
-            for (const std::size_t l : own_loops(stride)) m.ld = p.stride(l, p.output()) / size_of(p.acc);
+            for (const std::size_t l : own_loops(stride)) m.ld = out_stride[l] / size_of(p.acc);
         made.moves.push_back(std::move(m));
     }
 
@@ -491,14 +539,15 @@ class VariantBuilder {
 
     void sum(const std::vector<Factor>& factors) {
         std::vector<Run> out;
-        for (const std::size_t l : row_loops) out.push_back({extent[l], p.stride(l, p.output())});
+        for (const std::size_t l : row_loops) out.push_back({extent[l], out_stride[l]});
         made.out_rows = flatten(out);
         const int64_t rows = static_cast<int64_t>(made.out_rows.size());
         made.sum_rows = flatten({{rows, width(!t.dot) * size_of(p.acc)}});
         if (!t.dot) {
-            made.out_columns = flatten({{width(true), p.stride(t.v, p.output())}});
+            made.out_column_stride = out_stride[t.v];
+            made.out_columns = flatten({{width(true), made.out_column_stride}});
             made.out_numbers = flatten({{width(true), size_of(p.acc)}});
-            if (t.staged) made.ahead.push_back({p.output(), lines_of(made.out_columns, made.out_rows)});
+            if (t.staged && !streamed_) made.ahead.push_back({p.output(), lines_of(made.out_columns, made.out_rows)});
         }
         call(factors, row_loops, term_loops, buffered_ ? made.sum_rows : made.out_rows, -1, true,
              t.dot ? level().fused->dot : level().fused->map);
@@ -536,7 +585,8 @@ class VariantBuilder {
     const Problem& p;
     const Tiling& t;
     Table extent;
-    bool buffered_;
+    bool buffered_, streamed_;
+    Table out_stride;  // a loop each
     std::vector<std::size_t> row_loops, term_loops;
     int64_t used_ = 0;
     int64_t rows_taken = 1;
@@ -619,10 +669,12 @@ class Fused final : public Kernel {
              int64_t& length) const;
     int seek_cell(char* const* tensors, int64_t index, Places& places, int64_t& length) const;
     void cell(const Work& work, int64_t index, int64_t part, Places& places) const;
-    void tile(const char* const* at, int variant, int64_t length, char* out, bool add, Places& places) const;
+    void tile(const char* const* at, int variant, int64_t length, char* out, Places& places) const;
     void look_ahead(const char* const* at) const;
     void add_up(int variant, int64_t length, char* to, const char* from) const;
     void store(int variant, int64_t length, char* to, const char* sums) const;
+    void stream(int variant, char* to, const char* from) const;
+    bool whole_lines() const;
     void combine(const Work& work) const;
     static void task(void* work, int64_t index);
 
@@ -638,8 +690,10 @@ class Fused final : public Kernel {
     int64_t cell_count_ = 1;
     int64_t step_count_ = 1;
     bool buffered_ = false;  // sums are formed in scratch
+    bool streamed_ = false;  // the tile of the output is formed in scratch
     int64_t sum_bytes_ = 0;  // of a tile
     int64_t depth_ = 0;      // of the tree of sums
+    int64_t stream_at_ = 0;  // in scratch, behind what is packed and summed
     int64_t memory_bytes_ = 0;
 
     bool serial_ = true;
@@ -678,8 +732,12 @@ Fused::Fused(std::vector<Loop> loops, std::vector<DType> types) {
         for (const DType type : problem_.types) one.strides.push_back(size_of(type));
         loops.push_back(std::move(one));
     }
+    int64_t bytes = size_of(problem_.types.back());
+    for (const Loop& loop : loops) bytes *= contracted(loop) ? 1 : loop.extent;
+    problem_.large = bytes >= streamed_bytes && level().stream != nullptr;
     problem_.loops = std::move(loops);
     choose();
+    streamed_ = problem_.large && whole_lines();
     plan_outer();
     split();
     build();
@@ -701,7 +759,7 @@ void Fused::plan_outer() {
         if (extent == loop.extent) continue;
         Outer outer{ceil_div(loop.extent, extent), {}, 0, l == tiling_.v ? last : 0};
         for (const int64_t stride : loop.strides) outer.step.push_back(stride * extent);
-        if (l != tiling_.v && last != extent) {
+        if ((l != tiling_.v || streamed_) && last != extent) {
             outer.bit = bit;
             bit *= 2;
         }
@@ -727,8 +785,7 @@ void Fused::split() {
         parts_ = std::max<int64_t>(1, std::min({wanted, room, most_parts, step_count_}));
     }
     if (parts_ == 1) task_cells_ = std::max<int64_t>(1, static_cast<int64_t>(task_seconds / cell_seconds));
-    const std::uint64_t leaves = static_cast<std::uint64_t>(ceil_div(ceil_div(step_count_, parts_), leaf_tiles));
-    if (buffered_) depth_ = std::bit_width(leaves) + 1;
+    if (buffered_) depth_ = std::bit_width(static_cast<std::uint64_t>(ceil_div(step_count_, parts_))) + 1;
 }
 
 void Fused::build() {
@@ -738,16 +795,30 @@ void Fused::build() {
         int bit = 1;
         for (std::size_t l = 0; l < extents.size(); ++l) {
             const int64_t last = problem_.loops[l].extent % extents[l];
-            if (l == tiling_.v || last == 0) continue;
+            if ((l == tiling_.v && !streamed_) || last == 0) continue;
             if (static_cast<int>(which) & bit) extents[l] = last;
             bit *= 2;
         }
-        VariantBuilder builder(problem_, tiling_, std::move(extents), buffered_);
+        VariantBuilder builder(problem_, tiling_, std::move(extents), buffered_, streamed_);
         variants_[which] = builder.build();
         settle(variants_[which]);
         used = std::max(used, builder.used());
     }
-    memory_bytes_ = used + depth_ * sum_bytes_;
+    stream_at_ = used + depth_ * sum_bytes_;
+    memory_bytes_ = stream_at_ + (streamed_ ? streamed_tile : 0);
+}
+
+// Whether the tiles of the output are made of whole cache lines, or of such long runs that it comes to the same.
+bool Fused::whole_lines() const {
+    const Variant whole = VariantBuilder(problem_, tiling_, tiling_.extent, false, true).build();
+    if (whole.run_bytes >= long_run) return true;
+    bool lines = whole.run_bytes % line_bytes == 0;
+    for (std::size_t l = 0; l < problem_.loops.size(); ++l) {
+        const int64_t stride = problem_.stride(l, problem_.output());
+        lines = lines &&
+                (stride < whole.run_bytes ? stride * tiling_.extent[l] % line_bytes == 0 : stride % line_bytes == 0);
+    }
+    return lines;
 }
 
 // ---- running -----------------------------------------------------------------------------------------
@@ -776,7 +847,7 @@ int Fused::seek_cell(char* const* tensors, int64_t index, Places& places, int64_
     return seek(cells_, index, places.tile, places.cell, length);
 }
 
-void Fused::tile(const char* const* at, int which, int64_t length, char* out, bool add, Places& places) const {
+void Fused::tile(const char* const* at, int which, int64_t length, char* out, Places& places) const {
     const Variant& variant = variants_[static_cast<std::size_t>(which)];
     char* const packed = places.memory + depth_ * sum_bytes_;
     for (std::size_t i = 0; i < variant.moves.size(); ++i) {
@@ -795,7 +866,6 @@ void Fused::tile(const char* const* at, int which, int64_t length, char* out, bo
             block.in[i] = call.tensor[i] < 0 ? packed + call.from[i] : at[call.tensor[i]];
         block.length = call.wide ? length : 1;
         block.out = call.to < 0 ? out : packed + call.to;
-        block.add = call.to < 0 && add;
         call.run(block);
     }
 }
@@ -828,7 +898,7 @@ void Fused::store(int which, int64_t length, char* to, const char* sums) const {
     const StoreFn put = level().store[static_cast<int>(type)];
     constexpr int64_t here = 0;
     if (tiling_.dot) return put(to, {&here, 1, size}, variant.out_row_offsets, sums, rows);
-    const int64_t column_stride = problem_.stride(tiling_.v, problem_.output());
+    const int64_t column_stride = variant.out_column_stride;
     if (is_native(type, problem_.acc) && variant.out_row_offsets.stride == size && column_stride % size == 0)
         return level().pack[static_cast<int>(type)][static_cast<int>(problem_.acc)](
             to, column_stride / size, sums, {variant.out_numbers.data(), length, size},
@@ -837,39 +907,48 @@ void Fused::store(int which, int64_t length, char* to, const char* sums) const {
         tiling_.extent[tiling_.v]);
 }
 
+void Fused::stream(int which, char* to, const char* from) const {
+    const Variant& variant = variants_[static_cast<std::size_t>(which)];
+    level().stream(to, variant.runs.data(), static_cast<int64_t>(variant.runs.size()), from, variant.run_bytes);
+}
+
 // The sum of one part of a cell's tiles, by a binary tree whose nodes on the way to the root lie in scratch.
 void Fused::cell(const Work& work, int64_t index, int64_t part, Places& places) const {
     int64_t length = tiling_.extent[tiling_.v];
     const int which = seek_cell(work.tensors, index, places, length);
-    char* const out = places.cell[problem_.output()];
+    char* const place = places.cell[problem_.output()];
+    char* const out = streamed_ ? places.memory + stream_at_ : place;
     const bool ahead = !variants_[0].ahead.empty();
     if (ahead && index + 1 < cell_count_) {
         int64_t any_length;
         seek(cells_, index + 1, places.tile, places.next, any_length);
         look_ahead(places.next);
     }
-    if (!buffered_) return tile(places.cell, which, length, out, false, places);
+    if (!buffered_) {
+        tile(places.cell, which, length, out, places);
+        if (streamed_) stream(which, place, out);
+        return;
+    }
 
     const int64_t first = step_count_ * part / parts_;
     const int64_t steps = step_count_ * (part + 1) / parts_ - first;
     const auto sums = [&](int64_t depth) { return places.memory + depth * sum_bytes_; };
     int64_t top = -1;
     for (int64_t step = 0; step < steps; ++step) {
-        const bool add = step % leaf_tiles != 0;
-        if (!add) ++top;
         int64_t step_length = length;
         const int step_which = which | seek(steps_, first + step, places.cell, places.tile, step_length);
-        tile(places.tile, step_which, step_length, sums(top), add, places);
-        if ((step + 1) % leaf_tiles == 0)
-            for (int64_t leaves = (step + 1) / leaf_tiles; leaves % 2 == 0; leaves /= 2, --top)
-                add_up(which, length, sums(top - 1), sums(top));
+        tile(places.tile, step_which, step_length, sums(++top), places);
+        for (int64_t tiles = step + 1; tiles % 2 == 0; tiles /= 2, --top)
+            add_up(which, length, sums(top - 1), sums(top));
     }
     for (; top > 0; --top) add_up(which, length, sums(top - 1), sums(top));
     if (work.partials != nullptr)
         std::memcpy(work.partials + (index * parts_ + part) * sum_bytes_, sums(0),
                     static_cast<std::size_t>(sum_bytes_));
-    else
+    else {
         store(which, length, out, sums(0));
+        if (streamed_) stream(which, place, out);
+    }
 }
 
 void Fused::combine(const Work& work) const {
@@ -893,6 +972,7 @@ void Fused::task(void* context, int64_t index) {
     const int64_t first = index / fused.parts_ * fused.task_cells_;
     const int64_t last = std::min(first + fused.task_cells_, fused.cell_count_);
     for (int64_t at = first; at < last; ++at) fused.cell(work, at, index % fused.parts_, places);
+    if (fused.streamed_) level().fence();
 }
 
 bool Fused::run(char* const* tensors, const Monitor& monitor) const {
@@ -902,6 +982,7 @@ bool Fused::run(char* const* tensors, const Monitor& monitor) const {
         const std::size_t bytes = static_cast<std::size_t>(memory_bytes_);
         Places places(source_.size(), bytes != 0 ? scratch(bytes) : nullptr);
         for (int64_t index = 0; index < cell_count_; ++index) cell(work, index, 0, places);
+        if (streamed_) level().fence();
         return true;
     }
     const int64_t tasks = ceil_div(cell_count_, task_cells_) * parts_;

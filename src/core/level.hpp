@@ -41,6 +41,10 @@ using PackFn = void (*)(void* dst, std::int64_t ld, const char* src, const Offse
 // The element at dst + rows.at[r] + cols.at[c] = src[r*ld + c], rounded once to the storage type.
 using StoreFn = void (*)(char* dst, const Offsets& rows, const Offsets& cols, const void* src, std::int64_t ld);
 
+// Copies pieces of `bytes` bytes that lie one after another to dst + at[0], dst + at[1], ..., past the caches: lines
+// that are written whole are then never read. Other threads see them after a fence.
+using StreamFn = void (*)(char* dst, const std::int64_t* at, std::int64_t count, const char* src, std::int64_t bytes);
+
 // Rewrites `rows` packed rows of `ld` complex numbers as twice as many rows of real ones.
 using ExpandFn = void (*)(void* dst, const void* src, std::int64_t rows, std::int64_t ld);
 
@@ -59,6 +63,8 @@ struct Level {
     LaneTile lane_tile[acc_count];
     PackFn pack[dtype_count][acc_count];    // nullptr where the conversion is not a safe one
     StoreFn store[dtype_count];             // from acc_of(type)
+    StreamFn stream;                        // nullptr where the processor has no such stores
+    void (*fence)();
     ExpandFn expand_left[2];                // c64, c128
     ExpandFn expand_right[2];
     const FusedKernels* fused;

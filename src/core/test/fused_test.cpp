@@ -62,6 +62,36 @@ void random_case(int64_t volume) {
     check_case(make_fused, loops, types);
 }
 
+// Outputs that go past the caches: in whole lines, in broken ones, turned, converted, and as one long run of short
+// rows.
+void large_outputs() {
+    const auto copy = [](int64_t rows, int64_t columns, DType type) {
+        const int64_t size = size_of(type);
+        check_case(make_fused,
+                   {{Role::batch, rows, {size * columns, size}}, {Role::batch, columns, {size, size * rows}}},
+                   {type, type});
+    };
+    copy(1056, 1001, DType::f32);
+    copy(1025, 1030, DType::f32);
+    copy(520, 1025, DType::f64);
+    copy(2112, 1000, DType::i16);
+    copy(2113, 2001, DType::u8);
+    copy(512, 520, DType::c128);
+    const DType f64 = DType::f64;
+    check_case(make_fused, {{Role::batch, 700, {8, 0, 6400}}, {Role::batch, 800, {0, 8, 8}}}, {f64, f64, f64});
+    check_case(make_fused,
+               {{Role::batch, 300, {160, 0, 16000}}, {Role::batch, 100, {0, 160, 160}}, {Role::batch, 20, {8, 8, 8}}},
+               {f64, f64, f64});
+    check_case(make_fused,
+               {{Role::batch, 60001, {8, 72, 72, 72}},
+                {Role::batch, 3, {0, 24, 0, 24}},
+                {Role::batch, 3, {0, 0, 24, 8}},
+                {Role::contracted, 3, {0, 8, 8, 0}}},
+               {f64, f64, f64, f64});
+    check_case(make_fused, {{Role::batch, 2200000, {2, 2, 2}}}, {DType::f16, DType::f16, DType::f16});
+    check_case(make_fused, {{Role::batch, 4300000, {1, 1, 1}}}, {DType::b8, DType::b8, DType::b8});
+}
+
 // Normal numbers through one kernel with any number of threads: the same bits.
 void any_number_of_threads() {
     constexpr int64_t rows = 3000, columns = 130;
@@ -120,6 +150,7 @@ int main(int argc, char** argv) {
     const int rounds = argc > 1 ? std::atoi(argv[1]) : 3000;
     signed_zeros_and_nan_pass_through();
     for (int i = 0; i < rounds; ++i) random_case(chance(3) ? 400000 : 3000);
+    large_outputs();
     any_number_of_threads();
     long_sums_are_accurate();
     return failures() != 0;
