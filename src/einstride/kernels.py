@@ -88,6 +88,7 @@ def _accepts_lanes(loops: Sequence[Loop], types: Sequence[int], machine: Machine
         and along.strides[2] == size
         and all(0 < stride <= ITEMSIZES[code] for stride, code in zip(along.strides, types, strict=True))
         and along.extent * size >= machine.vector_bytes
+        and _extent(loops, Role.CONTRACTED) > 1
     )
 
 
