@@ -163,7 +163,9 @@ class Pool {
         // Sequentially consistent with sleep(): either this sees the sleeper or the sleeper sees the work.
         const int sleepers = sleepers_.load();
         if (sleepers == 0) return;
-        { const std::lock_guard lock(mutex_); }
+        {
+            const std::lock_guard lock(mutex_);
+        }
         if (useful >= sleepers) {
             work_.notify_all();
         } else {
@@ -212,7 +214,9 @@ class Pool {
 
     void finish(std::int64_t tasks) {
         if (unfinished_.fetch_sub(tasks) != tasks || !caller_sleeps_.load()) return;
-        { const std::lock_guard lock(mutex_); }
+        {
+            const std::lock_guard lock(mutex_);
+        }
         done_.notify_one();
     }
 
