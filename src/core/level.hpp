@@ -17,9 +17,9 @@ using TileFn = void (*)(std::int64_t k, const void* a, std::int64_t a_row, std::
 inline constexpr int max_tile_rows = 14;
 
 struct Tile {
-    int rows;                            // the tallest tile that fits the registers
-    int lanes;                           // elements of the compute type in a vector
-    TileFn run[2][max_tile_rows + 1];    // run[v - 1][r] computes r rows of v vectors
+    int rows;                          // the tallest tile that fits the registers
+    int lanes;                         // elements of the compute type in a vector
+    TileFn run[2][max_tile_rows + 1];  // run[v - 1][r] computes r rows of v vectors
 };
 
 // A tile of a batched contraction in vectors along the batch: for its rows i and columns j the vector at
@@ -59,16 +59,16 @@ struct FusedKernels;  // fused.hpp
 
 struct Level {
     const char* name;
-    Tile tile[acc_count];                   // i16, i32, i64, f32, f64; complex uses the real ones
+    Tile tile[acc_count];  // i16, i32, i64, f32, f64; complex uses the real ones
     LaneTile lane_tile[acc_count];
-    PackFn pack[dtype_count][acc_count];    // nullptr where the conversion is not a safe one
-    StoreFn store[dtype_count];             // from acc_of(type)
-    StreamFn stream;                        // nullptr where the processor has no such stores
+    PackFn pack[dtype_count][acc_count];  // nullptr where the conversion is not a safe one
+    StoreFn store[dtype_count];           // from acc_of(type)
+    StreamFn stream;                      // nullptr where the processor has no such stores
     void (*fence)();
-    ExpandFn expand_left[2];                // c64, c128
+    ExpandFn expand_left[2];  // c64, c128
     ExpandFn expand_right[2];
     const FusedKernels* fused;
-    PeakFn peak[acc_count];                 // as tile
+    PeakFn peak[acc_count];  // as tile
     ReadFn read;
 };
 

@@ -17,10 +17,18 @@ inline constexpr int acc_count = 7;
 
 constexpr Acc acc_of(DType type) {
     switch (type) {
-        case DType::i8: case DType::u8: case DType::i16: case DType::u16: return Acc::i16;
-        case DType::i32: case DType::u32: return Acc::i32;
-        case DType::i64: case DType::u64: return Acc::i64;
-        case DType::b8: case DType::f16: case DType::bf16: case DType::f32: return Acc::f32;
+        case DType::i8:
+        case DType::u8:
+        case DType::i16:
+        case DType::u16: return Acc::i16;
+        case DType::i32:
+        case DType::u32: return Acc::i32;
+        case DType::i64:
+        case DType::u64: return Acc::i64;
+        case DType::b8:
+        case DType::f16:
+        case DType::bf16:
+        case DType::f32: return Acc::f32;
         case DType::f64: return Acc::f64;
         case DType::c64: return Acc::c64;
         case DType::c128: return Acc::c128;

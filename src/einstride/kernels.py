@@ -47,6 +47,10 @@ def _adjacent_right(loop: Loop, types: Sequence[int]) -> bool:
     return loop.role is Role.FREE_RIGHT and loop.strides[1] == ITEMSIZES[types[1]]
 
 
+def _adjacent_batch(loops: Sequence[Loop], types: Sequence[int], tensor: int) -> bool:
+    return any(loop.role is Role.BATCH and loop.strides[tensor] == ITEMSIZES[types[tensor]] for loop in loops)
+
+
 def _lanes_of(code: int, machine: Machine) -> int:
     return max(machine.vector_bytes // _COMPUTE_BYTES[code], 1)
 
@@ -65,6 +69,8 @@ def _contract_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Mach
     packs_left = n > 16 * lanes or _MULTIPLIES[code] > 1
     packs_right = m > 42 or _MULTIPLIES[code] > 1 or not any(_adjacent_right(loop, types) for loop in loops)
     packed = _MULTIPLIES[code] * (m * packs_left + n * packs_right) + (0 if n == whole else 10)
+    # Where the batch is what lies adjacent, every element packed is a cache line fetched for it alone.
+    packed += sum(15 * side for tensor, side in ((0, m), (1, n)) if _adjacent_batch(loops, types, tensor))
     handling = (
         3e-10 * batch * k * packed
         + batch * (2e-8 + tiles * (1.5e-8 + 3e-9 * min(m, 14)))
@@ -119,7 +125,9 @@ def _fused_compute(loops: Sequence[Loop], vector: Loop, types: Sequence[int], ma
     # Up to eight terms of a sum are added to a vector of outputs in registers; along a sum, a call is one dot product.
     summed = vector.role is Role.CONTRACTED
     together = 1 if summed else min(terms, 8)
-    per_vector = 1.25 if terms > 1 and not summed else 0.5 * len(types)
+    per_vector = 0.5 * len(types)
+    if terms > 1 and not summed:
+        per_vector = 1.25 if _bytes_moved(loops, types) <= machine.cache_bytes // 8 else 2.5
     heavy = 3 if _MULTIPLIES[code] > 1 and terms > 1 else 1
     calls = points / (min(vector.extent, 2048) * together)
     vectors = points / vector.extent * ceil(vector.extent / _lanes_of(code, machine))
@@ -133,13 +141,17 @@ def _fused_compute(loops: Sequence[Loop], vector: Loop, types: Sequence[int], ma
     return multiply + 1.2e-8 * heavy * calls + 6e-10 * turned
 
 
-def _moving_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Machine) -> float:
-    """The time that reading the inputs and writing the output once takes: from the second-level cache at four times the
-    rate of memory, from the third at twice."""
-    moved = sum(
+def _bytes_moved(loops: Sequence[Loop], types: Sequence[int]) -> int:
+    return sum(
         ITEMSIZES[code] * prod([loop.extent for loop in loops if loop.strides[tensor]])
         for tensor, code in enumerate(types)
     )
+
+
+def _moving_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Machine) -> float:
+    """The time that reading the inputs and writing the output once takes: from the second-level cache at four times the
+    rate of memory, from the third at twice."""
+    moved = _bytes_moved(loops, types)
     faster = 4 if moved <= machine.cache_bytes else 2 if moved <= 32 * machine.cache_bytes else 1
     return moved / (faster * machine.bytes_per_second)
 
