@@ -58,7 +58,7 @@ def test_what_numpy_has_not() -> None:
     a = integers(3, 4)
     assert np.array_equal(einsum("i->ii", a[0]), np.diag(a[0]))
     assert np.array_equal(einsum("ij->iji", a)[1, :, 1], a[1])
-    assert einsum("ij->iji", a)[0, :, 1].any() == False  # noqa: E712 - an array's any() is no bool
+    assert not einsum("ij->iji", a)[0, :, 1].any()
     assert np.array_equal(einsum("...j->j", a), a.sum(0))
     result = einsum("i->ii", a[0].astype(object))
     assert np.array_equal(result, np.diag(a[0]))
