@@ -29,7 +29,7 @@ class Machine:
 
 # The rates are constants of a level and not a measurement made at start-up: a plan depends on them, the order of a
 # sum depends on the plan, and results have to be the same bit for bit from run to run. The AVX-512 ones are near what
-# a Zen 4 core was measured to do; the others are scaled from them by width and pipes. Only their ratios decide anything.
+# was measured on a Zen 4 core; the others are scaled from them by width and pipes. Only their ratios decide anything.
 _MACHINES = {
     "avx512": Machine("avx512", 64, 3.6e9, 20e9, 1 << 19),
     "avx2": Machine("avx2", 32, 7.2e9, 20e9, 1 << 18),
