@@ -57,7 +57,11 @@ Step make_step(const StepData& data, std::size_t slots) {
             require(types.size() == 3, "a contraction has two inputs");
             return {step_slots, make_contract(loops, types)};
         case static_cast<int>(KernelId::fused): return {step_slots, make_fused(loops, types)};
-        case static_cast<int>(KernelId::lanes): return {step_slots, make_lanes(loops, types)};
+        case static_cast<int>(KernelId::lanes):
+            require(types.size() == 3, "a contraction has two inputs");
+            require(std::any_of(loops.begin(), loops.end(), [](const Loop& loop) { return loop.role == Role::batch; }),
+                    "lanes need a batch");
+            return {step_slots, make_lanes(loops, types)};
         default: throw nb::value_error("unknown kernel");
     }
 }
