@@ -144,7 +144,8 @@ def test_a_race_of_two() -> None:
 def test_ours_measures_the_rates_that_bound_a_case() -> None:
     case = make("ij,jk->ik", (3, 4), (4, 5), dtype="float32")
     pace = race.Pace(turn=0.001, turns=2, limit=30)
-    ((_, _, machine),) = race.race([case], [OURS], 1, pace, 0, {}.__setitem__)
+    left_out: dict[str, str] = {}
+    ((_, _, machine),) = race.race([case], [OURS], 1, pace, 0, left_out.__setitem__)
     assert machine is not None
     assert list(machine.flops) == ["float32"]
     assert list(machine.bandwidth) == [4 * (12 + 20 + 15)]
