@@ -215,26 +215,32 @@ def _einsum(
         wanted = result_type(arrays, out, dtype)
         shapes = tuple([array.shape for array in arrays])
         asked = _optimize_key(optimize)
-        if usual and not _recognised(first, values, arrays, out, dtype, optimize):
-            # Lists, interleaved labels, a dtype, a path: a plan is what the compiled path can know such a call by.
+        if usual and not _recognised(form, values, arrays, out, dtype, optimize):
+            # Other sequences, labels or dtypes, a path: a plan is what the compiled path can know such a call by.
             return einsum(_kept_plan(form, shapes, _layouts(arrays), wanted, asked), *arrays, out=out)
         problem, tree = _planned(form, shapes, wanted, asked, allowed)
 
     result, answer = _evaluate(problem, tree, arrays, out, wanted, order, casting, allowed)
     if usual and answer is not None:
-        _core.remember(first, arrays, out, optimize, *answer)
+        _core.remember(form, arrays, out, optimize, *answer)
     return result[()] if out is None and result.ndim == 0 else result
 
 
 def _recognised(
-    first: object, values: Sequence[object], arrays: Sequence[Array], out: Array | None, dtype: object, optimize: object
+    form: Form, values: Sequence[object], arrays: Sequence[Array], out: Array | None, dtype: object, optimize: object
 ) -> bool:
     """Whether the compiled path can tell this call by its own arguments when it comes again."""
-    if type(first) is not str or dtype is not None or not isinstance(optimize, str | bool | None):
+    if dtype is not None or not isinstance(optimize, str | bool | None):
+        return False
+    if not isinstance(form, str) and not all(
+        type(label) is int or label is Ellipsis for term in form if isinstance(term, tuple) for label in term
+    ):
         return False
     if _PROMOTES_BY_VALUE and any(array.ndim == 0 for array in (*arrays, *(() if out is None else (out,)))):
         return False
-    return all(array is value for array, value in zip(arrays, values, strict=True))
+    return all(
+        array is value or type(value) in (list, tuple, float, int) for array, value in zip(arrays, values, strict=True)
+    )
 
 
 # How `_core.remember` is told to repeat a call: a program, the result's shape, byte strides and dtype, or the operand
