@@ -242,7 +242,7 @@ def check_out(out: object, shape: Shape, dtype: DType, casting: str) -> None:
         message = f"out= is {out.dtype}, which casting={casting!r} does not convert the result's {dtype} to"
         raise OperandTypeError(message + _looser(dtype, out.dtype, casting))
     repeated = [axis for axis, (n, step) in enumerate(zip(out.shape, out.strides, strict=True)) if n > 1 and not step]
-    if repeated:
+    if repeated and out.size:
         raise OutputError(
             f"out= has all elements along axis {repeated[0]} in one place in memory (its stride is 0), "
             "so it cannot hold the result; np.array(out) can"
@@ -257,7 +257,7 @@ def _looser(source: DType, target: DType, casting: str) -> str:
 
 
 def is_direct(out: Array, dtype: DType, arrays: Sequence[Array]) -> bool:
-    """Whether a program may write its result into ``out`` as it goes: the right type, and memory of its own."""
+    """Whether a program may write its result into a checked ``out`` as it goes: the right type, memory of its own."""
     return out.dtype == dtype and not any(np.may_share_memory(out, array) for array in arrays)
 
 

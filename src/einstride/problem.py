@@ -104,7 +104,7 @@ def summed_broadcasts(problem: Problem) -> list[str]:
 
     >>> from .expression import parse
     >>> print(*summed_broadcasts(bind(parse("ij,ij->i", (2, 2)), ((3, 1), (3, 4)))))
-    label 'j' is summed over 4 values, but operand 0 has extent 1 there (axis 1 of shape (3, 1)) ...
+    label 'j' is summed over 4 values, but operand 0 has extent 1 there (axis 1 of shape (3, 1)), so its elements ...
       ij,ij->i
        ^
     """
