@@ -68,7 +68,14 @@ class BroadcastWarning(UserWarning):
     """
 
 
-def pointed(message: str, text: str, *spans: tuple[int, int]) -> str:
+class Pointed(str):
+    """A message of several lines that points into a text: it remembers what it says and where it points."""
+
+    said: str
+    spans: tuple[tuple[int, int], ...]
+
+
+def pointed(message: str, text: str, *spans: tuple[int, int]) -> Pointed:
     """Return ``message`` followed by ``text`` with carets under the half-open ``spans``.
 
     >>> print(pointed("axis 'j' is missing", "ij->i", (1, 2)))
@@ -81,13 +88,13 @@ def pointed(message: str, text: str, *spans: tuple[int, int]) -> str:
 
     # Control characters would break the alignment of the caret line.
     shown = "".join(char if char.isprintable() else " " for char in text)
-    columns = [0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in shown]
-    columns += [1] * max(
-        [0, *(stop - len(shown) for _, stop in spans), *(start + 1 - len(shown) for start, _ in spans)]
-    )
+    widths = [0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in shown]
     marked = {at for start, stop in spans for at in range(start, max(stop, start + 1))}
-    marks = "".join(("^" if at in marked else " ") * width for at, width in enumerate(columns))
-    return f"{message}\n  {shown}\n  {marks.rstrip()}"
+    widths += [1] * (max(marked, default=0) + 1 - len(shown))
+    marks = "".join(("^" if at in marked else " ") * width for at, width in enumerate(widths))
+    made = Pointed(f"{message}\n  {shown}\n  {marks.rstrip()}")
+    made.said, made.spans = message, spans
+    return made
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:

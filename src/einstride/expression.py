@@ -72,6 +72,20 @@ def parse(subscripts: str, ranks: Sequence[int], shapes: Sequence[Shape] | None 
     return _resolve(_scan(subscripts), ranks, shapes)
 
 
+def parse_unranked(subscripts: str) -> Expression:
+    """Read subscripts whose operands are not there: each has the axes its term names, and an ellipsis stands for none.
+
+    Raises:
+        SubscriptsError: the subscripts are malformed; the error's first argument is a `Pointed`.
+
+    >>> parse_unranked("...ij->ji").output
+    (1, 0)
+    """
+    spelling = _scan(subscripts)
+    ranks = [sum(mark.symbol is not Ellipsis for mark in term) for term in spelling.inputs]
+    return _resolve(spelling, ranks, None)
+
+
 def parse_interleaved(
     operand_labels: Sequence[Iterable[Hashable]],
     output_labels: Iterable[Hashable] | None,
