@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         for file in files(path):
             try:
                 found += findings(read(file))
-            except (OSError, RecursionError, ValueError) as error:
+            except (OSError, RecursionError, SyntaxError, ValueError) as error:
                 print(f"einstride lint: {file} cannot be read: {error}", file=sys.stderr)
                 unread = True
     {"text": write_text, "json": write_json, "github": write_github}[options.format](found, sys.stdout)

@@ -177,6 +177,7 @@ class _Reader(ast.NodeVisitor):
         self.place = Place(tree.body, 0, None)
         self.names: list[tuple[ast.Name, Scope]] = []
         self.calls: list[tuple[ast.Call, Scope, Place]] = []
+        self.refused = False  # a test expects the code to fail, so what is wrong with it is meant
         self.generic_visit(tree)
 
     def generic_visit(self, node: ast.AST) -> None:
@@ -199,8 +200,15 @@ class _Reader(ast.NodeVisitor):
             self.scope.bind(node.id, None)
 
     def visit_Call(self, node: ast.Call) -> None:
-        self.calls.append((node, self.scope, self.place))
+        if not self.refused:
+            self.calls.append((node, self.scope, self.place))
         self.generic_visit(node)
+
+    def visit_With(self, node: ast.With) -> None:
+        outer = self.refused
+        self.refused = outer or any(_expects_an_error(item.context_expr) for item in node.items)
+        self.generic_visit(node)
+        self.refused = outer
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
@@ -300,6 +308,13 @@ class _Reader(ast.NodeVisitor):
         self.place = outer
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_comprehension_of
+
+
+def _expects_an_error(context: ast.expr) -> bool:
+    """Whether a ``with`` is pytest's ``raises(...)``, unittest's ``assertRaises(...)`` or alike."""
+    function = context.func if isinstance(context, ast.Call) else context
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    return "raises" in name.casefold()
 
 
 def _outside(arguments: ast.arguments) -> Iterator[ast.expr]:

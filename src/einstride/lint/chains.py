@@ -5,14 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 
-from ..cost import tree_cost
 from ..expression import Expression, parse_unranked
-from ..problem import bind
-from ..search import search
 from .calls import Call, Module
+from .extents import at_equal_extents, least_flops
 
-# Two calls are compared at equal extents: large enough for the largest power to decide.
-_EXTENT = 1000
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -124,6 +120,4 @@ def _merged(call: Call, inner: Mapping[Call, dict[int, Call]]) -> str | None:
 
 
 def _flops(subscripts: str) -> int:
-    expression = parse_unranked(subscripts)
-    problem = bind(expression, [(_EXTENT,) * len(term) for term in expression.inputs])
-    return tree_cost(problem, search(problem), 8).flops
+    return least_flops(at_equal_extents(parse_unranked(subscripts)))

@@ -17,7 +17,7 @@ RULES = {
     "W2": "the output is left out, and its alphabetical order is not the order of first appearance",
     "W3": "numpy.einsum sums in float16",
     "W4": "two calls in a row would be cheaper as one",
-    "W5": "numpy.einsum has three or more operands and no optimize=",
+    "W5": "numpy.einsum has three or more operands, no optimize=, and more to compute than in pairs",
 }
 
 

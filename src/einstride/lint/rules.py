@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from ..cost import naive_flops
 from ..errors import EinsumError, Pointed
-from ..expression import Expression, parse_interleaved, parse_unranked, spell
-from .calls import Call, Module, find_calls, resolve
+from ..expression import Expression, parse_interleaved, parse_unranked
+from .calls import EINSUMS, Call, Module, find_calls, resolve
 from .chains import chains
+from .extents import at_equal_extents, least_flops
 from .finding import Finding
-from .source import Source, ignored
+from .source import Source, ignored, syntax_tree
 
+_WORDS = {path.rpartition(".")[2] for path in EINSUMS}
 _HALVES = {f"numpy.{name}" for name in ("float16", "half")}
 _HALF_NAMES = ("float16", "half", "f2", "e", "<f2", "=f2", ">f2")
 
@@ -30,16 +33,20 @@ class Report:
 def findings(source: Source) -> list[Finding]:
     """Everything the rules say of a source, in its order, but for what its comments silence.
 
+    Raises:
+        SyntaxError: it is not Python; a source that names no einsum is not looked at.
+
     >>> from .source import from_text
     >>> [found] = findings(from_text("import numpy as np\\nc = np.einsum('ij,jk->iq', a, b)"))
     >>> print(found.place, found.code, found.message)
     <text>:2:23 E3 output label `q` is in no operand
     """
-    module = find_calls(source.tree)
+    if not any(word in source.text for word in _WORDS):
+        return []
+    module = find_calls(syntax_tree(source.text))
     silenced = ignored(source.text)
     lines = source.text.split("\n")
-    found: set[Finding] = set()
-    order: dict[Finding, tuple[int, int]] = {}
+    found: dict[Finding, tuple[int, int]] = {}  # and where; a string that several calls share is reported once
     for call, report in _reports(module):
         line, start, stop = _locate(call, report.span, lines)
         if any(_is_silenced(silenced, at, report.code) for at in (line, call.function.lineno, _last_line(call))):
@@ -48,9 +55,8 @@ def findings(source: Source) -> list[Finding]:
         finding = Finding(
             source.path, cell, cell_line, start + 1, stop + 1, report.code, report.message, lines[line - 1].rstrip("\r")
         )
-        found.add(finding)
-        order[finding] = (line, start)
-    return sorted(found, key=lambda finding: (order[finding], finding.code))
+        found[finding] = (line, start)
+    return sorted(found, key=lambda finding: (found[finding], finding.code))
 
 
 def _reports(module: Module) -> Iterator[tuple[Call, Report]]:
@@ -124,14 +130,15 @@ def _transposed(call: Call, expression: Expression) -> Iterator[Report]:
     first = sorted(expression.output)  # labels are numbered in order of first appearance
     if _is_explicit(call) or list(expression.output) == first:
         return
-    text, _ = spell(expression)
-    output = text.rpartition("->")[2].strip()
-    meant, _ = spell(Expression(expression.inputs, tuple(first), expression.names))
-    yield Report(
-        "W2",
-        f"the output, left out, is `{output}`, in alphabetical order; write `->{output}` if that is meant, "
-        f"or `->{meant.rpartition('->')[2].strip()}`",
-    )
+    ellipsis = "..." if "." in call.subscripts else ""
+
+    def written(labels: Iterable[int]) -> str:
+        names = [expression.names[label] for label in labels]
+        return ellipsis + "".join(names) if isinstance(call.subscripts, str) else f"[{', '.join(names)}]"
+
+    output = written(expression.output)
+    message = f"the output, left out, is `{output}`, sorted; write it, if it is meant, or else `{written(first)}`"
+    yield Report("W2", message)
 
 
 def _half(call: Call, expression: Expression) -> Iterator[Report]:
@@ -151,7 +158,10 @@ def _half(call: Call, expression: Expression) -> Iterator[Report]:
 
 def _unplanned(call: Call, expression: Expression) -> Iterator[Report]:
     count = len(expression.inputs)
-    if call.libraries == {"numpy"} and count > 2 and not {"optimize", None} & call.keywords.keys():
+    if call.libraries != {"numpy"} or count < 3 or {"optimize", None} & call.keywords.keys():
+        return
+    problem = at_equal_extents(expression)
+    if least_flops(problem) < naive_flops(problem):
         message = (
             f"numpy.einsum multiplies all {count} operands in one loop nest; optimize=True contracts them in pairs"
         )

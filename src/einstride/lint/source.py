@@ -24,7 +24,6 @@ class Source:
 
     path: str
     text: str
-    tree: ast.Module
     places: tuple[tuple[int | None, int], ...]
 
 
@@ -33,7 +32,8 @@ def read(path: Path) -> Source:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not Python, or not a notebook (a SyntaxError is one too).
+        SyntaxError: it is in no known encoding.
+        ValueError: it is not text, or not a notebook.
     """
     if path.suffix == ".ipynb":
         return from_notebook(path.read_text(encoding="utf-8"), str(path))
@@ -44,14 +44,10 @@ def read(path: Path) -> Source:
 def from_text(text: str, path: str = "<text>") -> Source:
     """A file's source.
 
-    Raises:
-        ValueError: the text is not Python.
-
     >>> from_text("import numpy").places
     ((None, 1),)
     """
-    tree = _parsed(text)
-    return Source(path, text, tree, tuple([(None, line) for line in range(1, len(text.split("\n")) + 1)]))
+    return Source(path, text, tuple([(None, line) for line in range(1, len(text.split("\n")) + 1)]))
 
 
 def from_notebook(text: str, path: str = "<notebook>") -> Source:
@@ -68,14 +64,13 @@ def from_notebook(text: str, path: str = "<notebook>") -> Source:
     for number, cell in enumerate(content["cells"], 1):
         code = _cell_code(cell)
         try:
-            _parsed(code)
+            syntax_tree(code)
         except SyntaxError:
             continue
         for line, written in enumerate(code.split("\n"), 1):
             lines.append(written)
             places.append((number, line))
-    joined = "\n".join(lines)
-    return Source(path, joined, _parsed(joined), tuple(places))
+    return Source(path, "\n".join(lines), tuple(places))
 
 
 def _cell_code(cell: Any) -> str:
@@ -107,7 +102,12 @@ def ignored(text: str) -> dict[int, frozenset[str] | None]:
     return found
 
 
-def _parsed(text: str) -> ast.Module:
+def syntax_tree(text: str) -> ast.Module:
+    """The text's syntax tree.
+
+    Raises:
+        SyntaxError: the text is not Python.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of other people's escapes
         return ast.parse(text)
