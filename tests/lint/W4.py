@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -45,3 +46,12 @@ def no_cheaper(a, b, c):
 
 def of_another_type(a, b, v):
     return np.einsum("ik,k->i", np.einsum("ij,jk->ik", a, b, dtype=float), v)
+
+
+def in_jax(a, b, v):
+    return jnp.einsum("ik,k->i", jnp.einsum("ij,jk->ik", a, b), v)
+    #                 ^^^^^^^^^ W4 `ij,jk->ik` and `ik,k->i` would be cheaper as one: `ij,jk,k->i`
+
+
+def of_two_libraries(a, b, v):
+    return np.einsum("ik,k->i", jnp.einsum("ij,jk->ik", a, b), v)

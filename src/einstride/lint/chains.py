@@ -26,7 +26,8 @@ def chains(module: Module, parsed: Mapping[Call, Expression]) -> Iterator[tuple[
         parts = [call, *_all_inner(call, inner)]
         if _flops(merged) < sum(_flops(str(part.subscripts)) for part in parts):
             written = " and ".join(f"`{part.subscripts}`" for part in reversed(parts))
-            yield call, f"{written} would be cheaper as one: `{merged}` with optimize=True"
+            planned = " with optimize=True" if "numpy" in call.libraries else ""  # others plan without being asked
+            yield call, f"{written} would be cheaper as one: `{merged}`{planned}"
 
 
 def _is_plain(call: Call) -> bool:

@@ -39,7 +39,7 @@ def findings(source: Source) -> list[Finding]:
     >>> from .source import from_text
     >>> [found] = findings(from_text("import numpy as np\\nc = np.einsum('ij,jk->iq', a, b)"))
     >>> print(found.place, found.code, found.message)
-    <text>:2:23 E3 output label `q` is in no operand
+    <text>:2:24 E3 output label `q` is in no operand; did you mean `k`?
     """
     if not any(word in source.text for word in _WORDS):
         return []
