@@ -133,16 +133,14 @@ def checked_size(problem: Problem, labels: Sequence[Label], itemsize: int) -> in
     48
     """
     extents = [problem.extents[label] for label in labels]
-    if 0 in extents:
-        return 0
-    size = prod(extents) * itemsize
+    size = prod([extent or 1 for extent in extents]) * itemsize  # NumPy, too, counts an extent of 0 as 1 here
     if size > INT64_MAX:
         names = "".join(problem.expression.names[label] for label in labels)
         raise SizeError(
             f"a tensor `{names}` of shape {tuple(extents)} would hold {size:.3e} bytes; "
             f"64-bit sizes end at {INT64_MAX:.3e}\n  {problem.expression}"
         )
-    return size
+    return 0 if 0 in extents else size
 
 
 def _clash_message(expression: Expression, shapes: Sequence[Shape], number: int, axis: int, stretch: bool) -> str:
@@ -175,20 +173,17 @@ def _called(expression: Expression, label: Label) -> str:
 
 
 def _transposed_hint(expression: Expression, shapes: Sequence[Shape], *suspects: int) -> str:
-    """The term that would fit, if one order of one suspect's labels is the only one that does."""
+    """The terms that would fit, each another order of one suspect's labels; nothing where they are many."""
     fitting: list[str] = []
     for number in suspects:
         term = expression.inputs[number]
-        orders = set(permutations(term)) if len(term) <= _MOST_TRIED_AXES else ()
-        for order in orders:
-            inputs = (*expression.inputs[:number], order, *expression.inputs[number + 1 :])
-            if order != term and _fits(inputs, shapes):
-                turned = Expression(inputs, expression.output, expression.names)
-                text, spans = spell(turned)
-                fitting.append(
-                    f"; did you mean `{text[spans[number][0][0] : spans[number][-1][1]]}` for operand {number}?"
-                )
-    return fitting[0] if len(fitting) == 1 else ""
+        if len(term) > _MOST_TRIED_AXES or any(expression.names[label].startswith("...") for label in term):
+            continue
+        for order in sorted(set(permutations(term)) - {term}):
+            if _fits((*expression.inputs[:number], order, *expression.inputs[number + 1 :]), shapes):
+                written = str(Expression((order,), (), expression.names)).partition("->")[0].strip()
+                fitting.append(f"`{written}` for operand {number}")
+    return f"; did you mean {' or '.join(fitting)}?" if 1 <= len(fitting) <= len(suspects) else ""
 
 
 def _fits(inputs: Sequence[tuple[Label, ...]], shapes: Sequence[Shape]) -> bool:
