@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from einstride import cli
@@ -66,11 +67,48 @@ def test_a_notebook_is_one_source_with_places_of_its_own() -> None:
         ("code", "%matplotlib inline\nimport numpy as np\n!ls\nnp.einsum?"),
         ("code", "files = !ls"),
         ("code", "%%bash\nnp.einsum('i->q', a)"),
+        ("code", "b = (7\n  %a)\nls = !ls\nnp.einsum('i->q', a"),
         ("code", "%%time\nx = 1\nnp.einsum('i->q', a)"),
     )
     [found] = findings(from_notebook(text, "book.ipynb"))
-    assert (found.cell, found.line, found.column, found.code) == (5, 3, 15, "E3")
-    assert found.place == "book.ipynb:cell 5:3:15"
+    assert (found.cell, found.line, found.column, found.code) == (6, 3, 15, "E3")
+    assert found.place == "book.ipynb:cell 6:3:15"
+
+
+@pytest.mark.parametrize(
+    ("cell", "line"),
+    [
+        ("b = (7\n  %a)\nnp.einsum('i->q', a)", 3),  # no magic, for it is Python as it is
+        ("%matplotlib inline\nfiles = !ls\nnp.einsum('i->q', a)\nnp.einsum?", 3),
+        ("if True:\n    %pwd\nnp.einsum('i->q', a)", 3),
+        ("%%timeit -n 1\nnp.einsum('i->q', a)", 2),
+    ],
+)
+def test_magics_are_no_hindrance(cell: str, line: int) -> None:
+    [found] = findings(from_notebook(notebook(("code", "import numpy as np"), ("code", cell))))
+    assert (found.cell, found.line) == (2, line)
+
+
+CHAINS = (Path(__file__).with_name("lint") / "W4.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("function", "count"), [("nested", 3), ("named", 3), ("three", 4), ("in_jax", 3)])
+def test_a_merged_chain_is_the_chain(function: str, count: int) -> None:
+    """The fixture's functions, run, against the subscripts that lint would have instead."""
+    start = CHAINS.index(f"def {function}(")
+    code = CHAINS[start : CHAINS.find("\n\n\n", start)]
+    names: dict[str, Any] = {"np": np, "jnp": np}
+    exec(code, names)
+    rng = np.random.default_rng(0)
+    operands = [*(rng.integers(-9, 9, (4, 4)) for _ in range(count - 1)), rng.integers(-9, 9, 4)]
+    merged = re.search(r"as one: `(.*?)`", code)
+    assert merged is not None
+    shift = 3 if function == "named" else 0  # what the function adds besides
+    assert (names[function](*operands) == np.einsum(merged[1], *operands) + shift).all()
+
+
+def test_the_text_of_a_finding_in_a_notebook() -> None:
+    [found] = findings(from_notebook(notebook(("code", "import numpy as np\nnp.einsum('i->q', a)"))))
     assert found.text == "np.einsum('i->q', a)"
 
 

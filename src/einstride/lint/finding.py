@@ -12,7 +12,7 @@ RULES = {
     "E1": "the subscripts are malformed",
     "E2": "there are more or fewer operands than terms",
     "E3": "an output label is in no operand",
-    "E4": "an output label appears twice, which only einstride accepts",
+    "E4": "the subscripts are right in einstride, but not in the library that is called",
     "W1": "a label of one operand among several is summed away, for the output lacks it",
     "W2": "the output is left out, and its alphabetical order is not the order of first appearance",
     "W3": "numpy.einsum sums in float16",

@@ -17,6 +17,7 @@ from .finding import Finding
 from .source import Source, ignored, syntax_tree
 
 _WORDS = {path.rpartition(".")[2] for path in EINSUMS}
+_LATIN_ONLY = {"numpy", "torch"}
 _HALVES = {f"numpy.{name}" for name in ("float16", "half")}
 _HALF_NAMES = ("float16", "half", "f2", "e", "<f2", "=f2", ">f2")
 
@@ -103,13 +104,22 @@ def _count(call: Call, expression: Expression) -> Report:
     return Report("E2", f"the subscripts have {named} for {operands} {'operand' if operands == 1 else 'operands'}")
 
 
-def _output_twice(call: Call, expression: Expression) -> Iterator[Report]:
+def _elsewhere(call: Call, expression: Expression) -> Iterator[Report]:
     if "einstride" in call.libraries:
         return
     for label, times in Counter(expression.output).items():
         if times > 1:
             message = f"output label `{expression.names[label]}` appears {times} times, which only einstride accepts"
             yield Report("E4", message, _span(call, expression, label, last=True))
+    if call.libraries <= _LATIN_ONLY and isinstance(call.subscripts, str):
+        for label, name in enumerate(expression.names):
+            if not name.isascii():
+                message = f"label `{name}` is not one of a-z and A-Z, which are all that {_either(call)} accepts"
+                yield Report("E4", message, _span(call, expression, label))
+
+
+def _either(call: Call) -> str:
+    return " or ".join(sorted(call.libraries))
 
 
 def _summed_alone(call: Call, expression: Expression) -> Iterator[Report]:
@@ -169,7 +179,7 @@ def _unplanned(call: Call, expression: Expression) -> Iterator[Report]:
 
 
 _RULES: tuple[Callable[[Call, Expression], Iterator[Report]], ...] = (
-    _output_twice,
+    _elsewhere,
     _summed_alone,
     _transposed,
     _half,

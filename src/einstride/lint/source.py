@@ -14,7 +14,7 @@ from typing import Any
 
 # Cell magics whose cell is Python; cells of all others are left out.
 _PYTHON_MAGICS = ("time", "timeit", "capture", "prun", "einstride", "memit", "mprun", "lprun")
-_MAGIC = re.compile(r"^(\s*)(?:[%!?].*|.*\?\s*)$")
+_MAGIC = re.compile(r"^(\s*)(?:%[A-Za-z].*|!(?!=).*|\?.*|.*\?\s*|\w+ = [%!].*)$")
 _IGNORE = re.compile(r"#\s*einstride:\s*ignore(?:\[([\w\s,]*)\])?")
 
 
@@ -62,29 +62,29 @@ def from_notebook(text: str, path: str = "<notebook>") -> Source:
     lines: list[str] = []
     places: list[tuple[int | None, int]] = []
     for number, cell in enumerate(content["cells"], 1):
-        code = _cell_code(cell)
-        try:
-            syntax_tree(code)
-        except SyntaxError:
-            continue
-        for line, written in enumerate(code.split("\n"), 1):
+        for line, written in enumerate(_cell_code(cell).split("\n"), 1):
             lines.append(written)
             places.append((number, line))
     return Source(path, "\n".join(lines), tuple(places))
 
 
 def _cell_code(cell: Any) -> str:
-    """A cell's code, with its magics as lines that do nothing."""
+    """A cell's code with its magics as lines that do nothing; nothing, if it is no Python then."""
     if not isinstance(cell, dict) or cell.get("cell_type") != "code":
         return ""
     written = cell.get("source", "")
     code = "".join(written) if isinstance(written, list) else str(written)
     first, newline, rest = code.partition("\n")
-    if first.startswith("%%"):
-        if first[2:].split(" ")[0] not in _PYTHON_MAGICS:
-            return ""
+    if first.startswith("%%") and first[2:].split(" ")[0] in _PYTHON_MAGICS:
         code = f"{newline}{rest}"
-    return "\n".join(_MAGIC.sub(r"\1pass", line) for line in code.split("\n"))
+    # A line of Python may look like a magic, so it is one only where it must be.
+    for candidate in (code, "\n".join(_MAGIC.sub(r"\1pass", line) for line in code.split("\n"))):
+        try:
+            syntax_tree(candidate)
+        except (SyntaxError, ValueError):
+            continue
+        return candidate
+    return ""
 
 
 def ignored(text: str) -> dict[int, frozenset[str] | None]:
@@ -94,6 +94,8 @@ def ignored(text: str) -> dict[int, frozenset[str] | None]:
     {1: frozenset({'W1', 'W3'})}
     """
     found: dict[int, frozenset[str] | None] = {}
+    if not _IGNORE.search(text):
+        return found
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         comment = _IGNORE.search(token.string) if token.type == tokenize.COMMENT else None
         if comment:
