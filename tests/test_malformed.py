@@ -296,6 +296,22 @@ def test_an_option_that_cannot_be_is_refused(arguments: Any, options: Any, error
     refuses(partial(einsum, *arguments, **options), error, message)
 
 
+def test_a_plan_casts_as_its_calls_do() -> None:
+    message = "operand 1 is float64, which casting='safe' does not convert to float32"
+    refuses(partial(plan, "i,i->", (3,), ones(3), dtype="float32"), OperandTypeError, message)
+
+
+def test_a_call_that_was_good_is_refused_once_it_is_not() -> None:
+    a, out = ones(3, 4), np.zeros((4, 3))
+    for _ in range(2):
+        einsum("ij->ji", a, out=out)
+    out.flags.writeable = False
+    refuses(partial(einsum, "ij->ji", a, out=out), OutputError, "out= is read-only")
+    refuses(partial(einsum, "ij->ji", a, out=np.zeros((3, 4))), OutputError, r"out= has shape \(3, 4\)")
+    refuses(partial(einsum, "ij->ji", a[0]), ShapeError, "operand 0 has 1 axis")
+    refuses(partial(einsum, "ij->ji", a, None), OperandTypeError, "operand 1 is None")
+
+
 PLANNED = plan("ij,jk->ik", (2, 3), (3, 4))
 GOOD = (ones(2, 3), ones(3, 4))
 

@@ -17,6 +17,7 @@ from .array import (
     as_operand,
     as_shape,
     check_arithmetic,
+    check_cast,
     check_options,
     check_out,
     dense_strides,
@@ -162,6 +163,8 @@ def plan(
     dtypes = tuple([native(item if isinstance(item, np.dtype) else item.dtype) for item in given])
     wanted = result_type(given, None, dtype)
     check_arithmetic(wanted, () if dtype is not None else dtypes)
+    for number, item in enumerate(given):
+        check_cast(item, number, wanted, "safe")
     allowed = _memory_key(memory)
     problem, tree = _planned(form, tuple(shapes), wanted, _optimize_key(optimize), allowed)
     planned = Plan(problem, tree, dtypes, wanted, tuple(strides))

@@ -199,6 +199,18 @@ def _is_arithmetic(dtype: DType) -> bool:
     return type_code(dtype) is not None or dtype.kind in "Ofc"
 
 
+def check_cast(operand: Array | DType, number: int, dtype: DType, casting: str) -> None:
+    """Check that ``casting`` allows an operand to become ``dtype``; an array where its value may matter (NumPy 1).
+
+    Raises:
+        OperandTypeError: it does not.
+    """
+    if not np.can_cast(operand, dtype, casting):  # type: ignore[arg-type]
+        own = operand if isinstance(operand, np.dtype) else operand.dtype
+        message = f"operand {number} is {own}, which casting={casting!r} does not convert to {dtype}"
+        raise OperandTypeError(message + _looser(own, dtype, casting))
+
+
 def load(arrays: Sequence[Array], dtype: DType, casting: str) -> tuple[Array, ...]:
     """The arrays in native byte order and in types that convert to ``dtype`` without loss.
 
@@ -212,9 +224,7 @@ def load(arrays: Sequence[Array], dtype: DType, casting: str) -> tuple[Array, ..
     for number, array in enumerate(arrays):
         own = array.dtype
         if own != dtype:
-            if not np.can_cast(array, dtype, casting):  # type: ignore[arg-type]
-                message = f"operand {number} is {own}, which casting={casting!r} does not convert to {dtype}"
-                raise OperandTypeError(message + _looser(own, dtype, casting))
+            check_cast(array, number, dtype, casting)
             if not own.isnative:
                 array = array.astype(native(own))
             if not np.can_cast(own, dtype, "safe"):
