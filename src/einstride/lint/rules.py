@@ -64,14 +64,14 @@ def _reports(module: Module) -> Iterator[tuple[Call, Report]]:
     parsed: dict[Call, Expression] = {}
     for call in module.calls:
         try:
-            parsed[call] = expression = _expression(call)
+            expression = _expression(call)
         except EinsumError as error:
             yield call, _malformed(call, error)
             continue
         if call.operands is not None and len(call.operands) != len(expression.inputs):
-            del parsed[call]  # what it means is not known
             yield call, _count(call, expression)
             continue
+        parsed[call] = expression
         for rule in _RULES:
             for report in rule(call, expression):
                 yield call, report
