@@ -89,6 +89,7 @@ class TestProgram:
             ([(FUSED, (0, 1, 2), (FLOAT64,) * 3, [(7, 2, (8, 8, 8))])], "unknown role"),
             ([(CONTRACT, (0, 2), (FLOAT64,) * 2, [])], "two inputs"),
             ([(LANES, (0, 2), (FLOAT64,) * 2, [(BATCH, 8, (8, 8))])], "two inputs"),
+            ([(CONTRACT, (0, 1, 2), (FLOAT64,) * 3, [(FREE_LEFT, 0, (8, 0, 8))])], "no empty loop"),
             ([(LANES, (0, 1, 2), (FLOAT64,) * 3, [])], "need a batch"),
         ],
     )
