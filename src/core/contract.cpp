@@ -79,7 +79,7 @@ class Contract final : public Kernel {
                          partial.data(),
                          direct_left_ && aligned(tensors[0]),
                          direct_right_ && aligned(tensors[1]),
-                         native_out_ && aligned(tensors[2])};
+                         direct_out_ && aligned(tensors[2])};
         if (tasks_ * splits_ == 1) {
             task(job, 0);
             return true;
@@ -119,11 +119,12 @@ class Contract final : public Kernel {
     // side that is read often is worth packing all the same, unless its rows are whole cache lines already.
     void choose_direct(bool native_left, bool native_right) {
         const bool left_lies = native_left && groups_.m.left.regular() && groups_.k.left.regular() &&
-                               groups_.m.left.stride() % real_size_ == 0 && groups_.k.left.stride() % real_size_ == 0 &&
+                               groups_.batch.left.multiple_of(real_size_) && groups_.m.left.multiple_of(real_size_) &&
+                               groups_.k.left.multiple_of(real_size_) &&
                                (parts_ == 1 || k_ == 1 || groups_.k.left.stride() == size_);
         const bool right_lies = native_right && parts_ == 1 && groups_.n.right.regular() && groups_.k.right.regular() &&
                                 (n_ == 1 || groups_.n.right.stride() == size_) &&
-                                groups_.k.right.stride() % real_size_ == 0;
+                                groups_.batch.right.multiple_of(real_size_) && groups_.k.right.multiple_of(real_size_);
         // Rows a multiple of the cache's way apart evict each other.
         const auto collides = [](std::int64_t stride, std::int64_t count) {
             return count > 8 && stride % 2048 == 0 && stride != 0;
@@ -132,6 +133,8 @@ class Contract final : public Kernel {
                        !collides(groups_.k.left.stride(), k_);
         direct_right_ = right_lies && !collides(groups_.k.right.stride(), k_) &&
                         (m_ <= 3 * rows_ || (groups_.k.right.stride() % 64 == 0 && m_ <= 12 * rows_));
+        direct_out_ = native_out_ && groups_.batch.out.multiple_of(real_size_) &&
+                      groups_.m.out.multiple_of(real_size_) && groups_.n.out.multiple_of(real_size_);
     }
 
     // A panel lists the real and imaginary parts of the left side along k. Where its numbers lie along k they are
@@ -486,7 +489,7 @@ class Contract final : public Kernel {
     std::int64_t batch_, m_, n_, k_;  // their counts
     int rows_;                        // of a panel of the left side
     std::int64_t columns_;            // numbers in a row of a panel of the right side
-    bool direct_left_, direct_right_;
+    bool direct_left_, direct_right_, direct_out_;
     int listed_ = 1;                   // reals of a number of the left side that are packed one after another
     std::int64_t run_ = 0, turn_ = 1;  // columns in a run and runs that hold adjacent elements; 1 where nothing turns
     std::vector<std::int64_t> adjacent_;  // 0, 1, 2, ... elements of the right side
