@@ -109,7 +109,7 @@ class Plan:
 
     def explain(self) -> str:
         """In plain text, per step: labels by role, extents, kernel and why, flops, bytes, predicted time."""
-        from .explain.text import explain_text
+        from .explanation.text import explain_text
 
         return explain_text(self)
 
@@ -174,7 +174,7 @@ def einsum_path(subscripts: object = "", /, *operands: object, optimize: Optimiz
     >>> einsum_path("ij,jk,kl->il", a, b, c)[0]
     ['einsum_path', (0, 1), (0, 1)]
     """
-    from .explain.numpy_table import numpy_table
+    from .explanation.numpy_table import numpy_table
 
     form, values = _split((subscripts, *operands))
     arrays = [as_operand(value, number) for number, value in enumerate(values)]
