@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -38,6 +38,9 @@ from .program import ITEMSIZES, Program, intermediate_type
 from .run import load_program, run_namespace
 from .search import Budget, Optimize, search
 from .tree import Tree, node_labels, to_path
+
+if TYPE_CHECKING:
+    from .explanation import Explanation
 
 _MOST_PLANS = 1024
 _MOST_PROGRAMS = 2048
@@ -109,9 +112,10 @@ class Plan:
 
     def explain(self) -> str:
         """In plain text, per step: labels by role, extents, kernel and why, flops, bytes, predicted time."""
+        from .explanation.facts import describe
         from .explanation.text import explain_text
 
-        return explain_text(self)
+        return explain_text(describe(self))
 
 
 def plan(
@@ -159,6 +163,33 @@ def plan(
     if allowed is not None and needed is not None and needed.workspace > allowed:
         raise PlanMemoryError(_needs(problem, needed.workspace, allowed))
     return planned
+
+
+def explain(
+    subscripts: object,
+    /,
+    *operands: object,
+    dtype: object = None,
+    optimize: Optimize = "auto",
+    memory: int | None = None,
+) -> Explanation:
+    """Explain an einsum without running it: what it means, what einstride does for it, and what that costs.
+
+    The arguments are those of `plan`, shapes among them. The explanation is for `print`, for a Jupyter cell, or for
+    its ``save("page.html")``; its parts are attributes.
+
+    Raises:
+        EinsumError: as `einsum` does.
+
+    >>> scores = explain("bqm,bkm->bqk", (32, 64, 512), (32, 128, 512))
+    >>> print(scores.words)
+    for each b: rows of A against rows of B, summed over m
+    >>> print(scores.formula)
+    out[b,q,k] = Σ_m A[b,q,m] * B[b,k,m]
+    """
+    from .explanation import Explanation
+
+    return Explanation(plan(subscripts, *operands, dtype=dtype, optimize=optimize, memory=memory))
 
 
 def einsum_path(subscripts: object = "", /, *operands: object, optimize: Optimize = "auto") -> tuple[list[Any], str]:

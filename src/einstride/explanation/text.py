@@ -1,25 +1,21 @@
-"""A plan in plain text: what each step does, which kernel runs it and why, and what it costs."""
+"""An explanation in plain text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ..cost import Cost, intensity, naive_flops, step_elements, step_flops, workspace
-from ..expression import Expression, Label, spell
-from ..kernels import KERNELS
-from ..machine import detect
-from ..problem import Problem, output_shape
-from ..program import Step
-from ..tree import node_labels
+from ..cost import Cost, intensity
+from .facts import ROLES, Facts, LabelFacts, StepFacts
 
 if TYPE_CHECKING:
-    from ..api import Plan
+    from . import Explanation
 
-ROLES = ("batch", "free", "contracted", "reduced")
+WIDTH = 88
 
 
-def explain_text(plan: Plan) -> str:
+def explain_text(facts: Facts) -> str:
     """Each step's labels by role with their extents, kernel, flops, bytes and predicted time; then the totals.
 
     A label is *batch* where several inputs and the output of a step have it, *free* where one input and the output,
@@ -27,7 +23,8 @@ def explain_text(plan: Plan) -> str:
     predicted for one core of this machine.
 
     >>> from einstride import plan
-    >>> print(explain_text(plan("bij,bjk->bik", (8, 3, 4), (8, 4, 5))).split("  kernel")[0])
+    >>> from einstride.explanation.facts import describe
+    >>> print(explain_text(describe(plan("bij,bjk->bik", (8, 3, 4), (8, 4, 5)))).split("  kernel")[0])
     bij,bjk->bik  (8, 3, 4), (8, 4, 5) -> (8, 3, 5)  float64
     <BLANKLINE>
     step 1 of 1: A, B -> output  bij,bjk->bik
@@ -36,97 +33,146 @@ def explain_text(plan: Plan) -> str:
       contracted  j 4
     <BLANKLINE>
     """
-    problem, tree, program = plan.problem, plan.tree, plan.program
-    shapes = ", ".join(str(shape) for shape in problem.shapes)
-    lines = [f"{spell(problem.expression)[0]}  {shapes} -> {output_shape(problem)}  {plan.dtype.name}"]
-    labels = node_labels(problem, tree)
-    instead = _instead_of_kernels(plan)
-    steps: Sequence[Step | None] = program.steps if program and not instead else [None] * len(tree.groups)
-    for number, (group, step) in enumerate(zip(tree.groups, steps, strict=True)):
-        node = tree.operands + number
-        inputs = [labels[part] for part in group]
-        nodes = [_node_name(part, tree.operands, len(labels)) for part in (*group, node)]
-        terms = ",".join(_term(problem.expression, term) for term in inputs)
-        result = problem.expression.output if node == len(labels) - 1 else labels[node]
-        flow = f"{', '.join(nodes[:-1])} -> {nodes[-1]}  {terms}->{_term(problem.expression, result)}"
-        lines += ["", f"step {number + 1} of {len(tree.groups)}: {flow}"]
-        flops = step_flops(inputs, labels[node], problem.extents)
-        moved = step_elements(inputs, labels[node], problem.extents) * plan.dtype.itemsize
-        cost = Cost(flops, moved, 0)
-        rows = [
-            *_roles(problem, inputs, labels[node]),
-            ("kernel", *([instead] if step is None else _kernel(step))),
-            ("cost", _work(cost)),
-        ]
-        lines += _columns(rows)
+    return "\n".join([signature(facts), *_steps(facts), *_totals(facts)])
 
-    total = plan.cost
-    naive = naive_flops(problem)
-    fewer = f", {naive / total.flops:.3g} times as many" if total.flops and naive != total.flops else ""
-    held = workspace(problem, tree) * plan.dtype.itemsize
-    rows = [
-        ("cost", _work(total)),
-        ("naive", f"{_scaled(naive, '')}flops as a single loop nest{fewer}"),
-        ("peak", f"{_scaled(total.peak, 'B')}, of which {_scaled(held, 'B')} in intermediates"),
+
+def whole_text(explanation: Explanation) -> str:
+    """Everything, for a terminal."""
+    facts = explanation.facts
+    sections: list[tuple[str, Iterable[str]]] = [
+        ("in words", _prose(explanation.words)),
+        ("as a formula", [*_prose(explanation.formula), *_prose(explanation.example or "")]),
+        ("how to read it", [line for sentence in explanation.guide for line in _prose(sentence)]),
+        ("labels", [*_label_table(facts), "", *_role_meanings(facts)]),
+        ("as loops", explanation.loops.splitlines()),
+        ("in NumPy", explanation.numpy.splitlines()),
+        ("in PyTorch", explanation.torch.splitlines()),
+        ("contraction tree", branches(facts)),
     ]
-    if program and not instead:
-        rows.append(("time", f"{_time(program.seconds)} predicted on one core"))
-    return "\n".join([*lines, "", "in all", *_columns(rows)])
+    lines = [signature(facts)]
+    for heading, body in sections:
+        lines += ["", heading, *(f"  {line}".rstrip() for line in body)]
+    return "\n".join([*lines, *_steps(facts), *_totals(facts)])
 
 
-def _node_name(node: int, operands: int, nodes: int) -> str:
-    """Operands are letters as long as those last, intermediates are numbered by the step that makes them."""
-    if node == nodes - 1:
-        return "output"
-    if node >= operands:
-        return f"step {node - operands + 1}"
-    return chr(ord("A") + node) if operands <= 26 else f"operand {node}"
+def signature(facts: Facts) -> str:
+    """The subscripts with all shapes, and the result's dtype."""
+    shapes = ", ".join(str(tensor.shape) for tensor in facts.operands)
+    return f"{facts.subscripts}  {shapes} -> {facts.output.shape}  {facts.dtype}"
 
 
-def _term(expression: Expression, term: Iterable[Label]) -> str:
-    names = [expression.names[label] for label in term]
-    return "".join(names) if all(len(name) == 1 for name in expression.names) else f"[{' '.join(names)}]"
+def branches(facts: Facts) -> list[str]:
+    """The contraction tree, drawn with box characters from the result down to the operands."""
+    made = {step.nodes[-1]: step for step in facts.steps}
+    lines: list[str] = []
+
+    def draw(node: int, name: str, terms: str, first: str, rest: str) -> None:
+        step = made.get(node)
+        if step is None:
+            lines.append(f"{first}{name}  {terms}")
+            return
+        told = f"{step.kernel or 'no kernel'}, {scaled(step.cost.flops)}flops"
+        inputs, _, result = step.subscripts.partition("->")
+        lines.append(f"{first}{name}  {result}".rstrip() + f"  by {told}")
+        *parts, _ = zip(step.nodes, step.names, [*inputs.split(","), result], strict=True)
+        for position, part in enumerate(parts):
+            end = position == len(parts) - 1
+            draw(*part, rest + ("└── " if end else "├── "), rest + ("    " if end else "│   "))
+
+    last = facts.steps[-1]
+    draw(last.nodes[-1], last.names[-1], "", "", "")
+    return lines
 
 
-def _roles(
-    problem: Problem, inputs: Sequence[tuple[Label, ...]], output: tuple[Label, ...]
-) -> Iterator[tuple[str, str]]:
-    found: dict[str, list[str]] = {role: [] for role in ROLES}
-    for label in dict.fromkeys(label for term in inputs for label in term):
-        several = sum(label in term for term in inputs) > 1
-        role = ("batch" if several else "free") if label in output else ("contracted" if several else "reduced")
-        found[role].append(f"{problem.expression.names[label]} {problem.extents[label]}")
-    return ((role, ", ".join(labels)) for role, labels in found.items() if labels)
+def why(step: StepFacts) -> str:
+    """Why the step's kernel was chosen, in times."""
+    if step.seconds is None:
+        return ""
+    others = [f"{name} would take {duration(seconds)}" for name, seconds in step.others]
+    return f"{duration(step.seconds)} predicted; {', '.join(others) or 'no other kernel takes such a step'}"
 
 
-def _instead_of_kernels(plan: Plan) -> str:
-    """What takes the kernels' place, where they have nothing to do."""
-    problem = plan.problem
-    if len(problem.shapes) == 1 and plan.dtypes[0] == plan.dtype:
-        output = problem.expression.output
-        if len(set(output)) == len(output) == len(set(problem.expression.inputs[0])):
-            return "none: the result is a view of the operand"
-    if plan.program is None:
-        return "NumPy's own products and sums"
-    return "none: an extent is 0, there is nothing to multiply" if 0 in problem.extents else ""
+def work(cost: Cost) -> str:
+    """Flops, bytes and the ratio of the two."""
+    return f"{scaled(cost.flops)}flops, {scaled(cost.bytes, 'B')} moved, {intensity(cost):.3g} flops a byte"
 
 
-def _kernel(step: Step) -> Iterator[str]:
-    """The kernel with what it does, and its time against those of the others that could run the step."""
-    machine = detect()
-    about = {kernel.id: kernel.about for kernel in KERNELS}
-    seconds = {
-        kernel.id: kernel.estimate(step.loops, step.types, machine)
-        for kernel in KERNELS
-        if kernel.accepts(step.loops, step.types, machine)
-    }
-    yield f"{step.kernel}: {about[step.kernel]}"
-    others = [f"{name} would take {_time(time)}" for name, time in seconds.items() if name != step.kernel]
-    yield f"{_time(seconds[step.kernel])} predicted; {', '.join(others) or 'no other kernel takes such a step'}"
+def naive(facts: Facts) -> str:
+    """The cost of a single loop nest beside the planned one."""
+    planned = facts.cost.flops
+    fewer = f", {facts.naive / planned:.3g} times as many" if planned and facts.naive != planned else ""
+    return f"{scaled(facts.naive)}flops as a single loop nest{fewer}"
 
 
-def _work(cost: Cost) -> str:
-    return f"{_scaled(cost.flops, '')}flops, {_scaled(cost.bytes, 'B')} moved, {intensity(cost):.3g} flops a byte"
+def peak(facts: Facts) -> str:
+    """Peak memory, and the part of it that intermediates have."""
+    return f"{scaled(facts.cost.peak, 'B')}, of which {scaled(facts.held, 'B')} in intermediates"
+
+
+def total_time(facts: Facts) -> str:
+    """The predicted time of all, and the measured one; empty if there is neither."""
+    told = f"{duration(facts.seconds)} predicted on one core" if facts.seconds is not None else ""
+    if facts.measured is None:
+        return told
+    threads = "one thread" if facts.measured.threads == 1 else f"{facts.measured.threads} threads"
+    measured = f"{duration(facts.measured.total)} measured on {threads}"
+    return f"{told}, {measured}" if told else measured
+
+
+def places(label: LabelFacts) -> str:
+    """The axes a label is, by tensor."""
+    axes: dict[str, list[int]] = {}
+    for name, axis in label.axes:
+        axes.setdefault(name, []).append(axis)
+    return ", ".join(f"{name} {' and '.join(map(str, own))}" for name, own in axes.items())
+
+
+def called(label: LabelFacts) -> str:
+    """A label's name, and its name in code where that is another."""
+    return label.name if label.identifier == label.name else f"{label.name} = {label.identifier}"
+
+
+def scaled(amount: float, unit: str = "") -> str:
+    """A number to three digits with a decimal prefix.
+
+    >>> scaled(1234567, "B"), scaled(12)
+    ('1.23 MB', '12 ')
+    """
+    prefixes = iter(("", "k", "M", "G", "T", "P", "E"))
+    value, prefix = float(amount), next(prefixes)
+    while value >= 999.5 and (larger := next(prefixes, None)) is not None:
+        value, prefix = value / 1000, larger
+    return f"{value:.3g} {prefix}{unit}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds to three digits with a fitting unit."""
+    for factor, unit in ((1e9, "ns"), (1e6, "us"), (1e3, "ms")):
+        if seconds * factor < 999.5:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def _steps(facts: Facts) -> Iterator[str]:
+    for step in facts.steps:
+        flow = f"{', '.join(step.names[:-1])} -> {step.names[-1]}  {step.subscripts}"
+        yield from ("", f"step {step.number} of {len(facts.steps)}: {flow}")
+        rows: list[tuple[str, ...]] = [
+            (role, ", ".join(f"{facts.labels[label].name} {facts.labels[label].extent}" for label in labels))
+            for role, labels in step.roles
+        ]
+        rows.append(("kernel", step.about) if step.kernel is None else ("kernel", f"{step.kernel}: {step.about}", why(step)))
+        rows.append(("cost", work(step.cost)))
+        if step.measured is not None:
+            rows.append(("measured", duration(step.measured)))
+        yield from _columns(rows)
+
+
+def _totals(facts: Facts) -> Iterator[str]:
+    rows = [("cost", work(facts.cost)), ("naive", naive(facts)), ("peak", peak(facts))]
+    if time := total_time(facts):
+        rows.append(("time", time))
+    yield from ("", "in all", *_columns(rows))
 
 
 def _columns(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
@@ -136,17 +182,20 @@ def _columns(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
             yield f"  {'' if number else name:<10}  {line}"
 
 
-def _scaled(amount: int, unit: str) -> str:
-    """A whole number to three digits with a decimal prefix: 1234567 is '1.23 M'."""
-    prefixes = iter(("", "k", "M", "G", "T", "P", "E"))
-    value, prefix = float(amount), next(prefixes)
-    while value >= 999.5 and (larger := next(prefixes, None)) is not None:
-        value, prefix = value / 1000, larger
-    return f"{value:.3g} {prefix}{unit}"
+def _prose(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def _time(seconds: float) -> str:
-    for factor, unit in ((1e9, "ns"), (1e6, "us"), (1e3, "ms")):
-        if seconds * factor < 999.5:
-            return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds:.3g} s"
+def _label_table(facts: Facts) -> Iterator[str]:
+    rows = [("label", "extent", "role", "axis of"), *((called(x), str(x.extent), x.role, places(x)) for x in facts.labels)]
+    name, extent, role = (max(len(row[column]) for row in rows) for column in range(3))
+    for row in rows:
+        head = f"{row[0]:<{name}}  {row[1]:>{extent}}  {row[2]:<{role}}  "
+        yield from textwrap.wrap(row[3], WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
+
+
+def _role_meanings(facts: Facts) -> Iterator[str]:
+    present = {label.role for label in facts.labels}
+    for role, meaning in ROLES.items():
+        if role in present:
+            yield f"{role:<10}  {meaning}"
