@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..array import load
-from . import words
 from .arrays import NUMPY, TORCH, by_library, conversions
 from .facts import Facts, Measured, describe
+from .guide import guide
 from .loops import example, formula, loops
 from .text import whole_text
+from .words import reading
 
 if TYPE_CHECKING:
     from ..api import Plan
@@ -52,12 +53,12 @@ class Explanation:
     @property
     def words(self) -> str:
         """What is computed, in one line of words."""
-        return words.reading(self.plan.problem.expression, [tensor.name for tensor in self.facts.operands])
+        return reading(self.plan.problem.expression, [tensor.name for tensor in self.facts.operands])
 
     @property
     def guide(self) -> tuple[str, ...]:
         """What each part of the subscripts says, in sentences."""
-        return words.guide(self.facts)
+        return guide(self.facts)
 
     @property
     def formula(self) -> str:

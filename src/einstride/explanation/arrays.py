@@ -127,9 +127,7 @@ class _Writer:
 
     def _operand(self, tensor: Tensor) -> _Value:
         """An operand with one axis a label: what is broadcast taken out, diagonals taken."""
-        broadcast = [
-            extent != self.extents[label] for label, extent in zip(tensor.labels, tensor.shape, strict=True)
-        ]
+        broadcast = [extent != self.extents[label] for label, extent in zip(tensor.labels, tensor.shape, strict=True)]
         labels = tuple(label for label, out in zip(tensor.labels, broadcast, strict=True) if not out)
         value = _Value(tensor.name, tensor.labels)
         if any(broadcast):

@@ -84,7 +84,10 @@ def loops(facts: Facts, casts: Iterable[str] = (), compute: str | None = None) -
     body = [*casts, f'{RESULT} = np.zeros({facts.output.shape}, "{compute or facts.dtype}")']
     indent = ""
     for group in groups:
-        names, ranges = ", ".join(map(name, group)), ", ".join(f"range({facts.labels[label].extent})" for label in group)
+        names, ranges = (
+            ", ".join(map(name, group)),
+            ", ".join(f"range({facts.labels[label].extent})" for label in group),
+        )
         if len(group) == 1:
             body.append(f"{indent}for {names} in {ranges}:")
         else:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import _core
 from ..array import Array
-from ..program import DTYPES, ITEMSIZES, Program, Step
+from ..program import ITEMSIZES, Program, Step
 from ..run import load_program
 from .facts import Measured, instead_of_kernels
 
@@ -40,9 +40,7 @@ def _step_seconds(program: Program, operands: Sequence[Array], result: Array) ->
         if output not in memory:
             memory[output] = np.empty(_bytes(step), np.uint8)
         alone = Step(step.kernel, tuple(range(len(step.slots))), step.types, step.loops)
-        compiled = load_program(
-            Program(len(inputs), (alone,), (), 0, step.types[-1], program.cleared, program.seconds)
-        )
+        compiled = load_program(Program(len(inputs), (alone,), (), 0, step.types[-1], program.cleared, program.seconds))
         seconds.append(_seconds(_run(compiled, tuple([memory[slot] for slot in inputs]), memory[output])))
     return tuple(seconds)
 

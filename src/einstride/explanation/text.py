@@ -100,7 +100,8 @@ def work(cost: Cost) -> str:
 def naive(facts: Facts) -> str:
     """The cost of a single loop nest beside the planned one."""
     planned = facts.cost.flops
-    fewer = f", {facts.naive / planned:.3g} times as many" if planned and facts.naive != planned else ""
+    ratio = facts.naive / planned if planned else 1.0
+    fewer = f", {f'{ratio:.3g}' if ratio < 999.5 else f'{ratio:,.0f}'} times as many" if ratio != 1 else ""
     return f"{scaled(facts.naive)}flops as a single loop nest{fewer}"
 
 
@@ -161,7 +162,9 @@ def _steps(facts: Facts) -> Iterator[str]:
             (role, ", ".join(f"{facts.labels[label].name} {facts.labels[label].extent}" for label in labels))
             for role, labels in step.roles
         ]
-        rows.append(("kernel", step.about) if step.kernel is None else ("kernel", f"{step.kernel}: {step.about}", why(step)))
+        rows.append(
+            ("kernel", step.about) if step.kernel is None else ("kernel", f"{step.kernel}: {step.about}", why(step))
+        )
         rows.append(("cost", work(step.cost)))
         if step.measured is not None:
             rows.append(("measured", duration(step.measured)))
@@ -187,7 +190,10 @@ def _prose(text: str) -> list[str]:
 
 
 def _label_table(facts: Facts) -> Iterator[str]:
-    rows = [("label", "extent", "role", "axis of"), *((called(x), str(x.extent), x.role, places(x)) for x in facts.labels)]
+    rows = [
+        ("label", "extent", "role", "axis of"),
+        *((called(x), str(x.extent), x.role, places(x)) for x in facts.labels),
+    ]
     name, extent, role = (max(len(row[column]) for row in rows) for column in range(3))
     for row in rows:
         head = f"{row[0]:<{name}}  {row[1]:>{extent}}  {row[2]:<{role}}  "

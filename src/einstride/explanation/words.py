@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
-from math import prod
 
 from ..expression import Expression, Label
-from .facts import Facts, Tensor
-
-
-def guide(facts: Facts) -> tuple[str, ...]:
-    """What each part of the subscripts says, in sentences for someone who has not seen subscripts before.
-
-    >>> from einstride import plan
-    >>> from einstride.explanation.facts import describe
-    >>> for sentence in guide(describe(plan("bcik,bcij->bckj", (2, 3, 4, 5), (2, 3, 4, 6)))):
-    ...     print(sentence)
-    The axes of A are called b, c, i, k; those of B: b, c, i, j; those of the result: b, c, k, j.
-    The result has one entry for each b, c, k, j: 2 x 3 x 5 x 6 = 180 entries.
-    A and B have b, c, i in common: an entry of one meets the entries of the other that are at the same b, c, i.
-    The result has no axis i: each of its entries is a sum over i, of 4 products.
-    """
-    return tuple(_sentences(facts))
 
 
 def reading(expression: Expression, operands: Sequence[str] | None = None) -> str:
@@ -99,63 +82,3 @@ def _spoken(expression: Expression, labels: Sequence[Label]) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
-def _sentences(facts: Facts) -> Iterator[str]:
-    labels, operands, output = facts.labels, facts.operands, facts.output
-
-    def named(own: Iterable[Label]) -> str:
-        return ", ".join(labels[label].name for label in own)
-
-    def axes(tensor: Tensor) -> str:
-        return named(tensor.labels) or "none"
-
-    first, *rest = operands
-    called = "is called" if len(first.labels) == 1 else "are called"
-    said = [f"The {'axis' if len(first.labels) == 1 else 'axes'} of {first.name} {called} {axes(first)}"]
-    if not first.labels:
-        said = [f"{first.name} is a number, without axes"]
-    said += [f"those of {tensor.name}: {axes(tensor)}" for tensor in rest]
-    yield f"{'; '.join(said)}; those of the result: {axes(output)}."
-
-    kept = tuple(dict.fromkeys(output.labels))
-    extents = [str(labels[label].extent) for label in kept]
-    count = prod(labels[label].extent for label in kept)
-    entries = "1 entry" if count == 1 else f"{count} entries"
-    sizes = f"{' x '.join(extents)} = {entries}" if len(extents) > 1 else entries
-    yield f"The result has one entry for each {named(kept)}: {sizes}." if kept else "The result is a single number."
-
-    shared = [label for label in range(len(labels)) if sum(label in tensor.labels for tensor in operands) > 1]
-    if len(operands) == 2 and shared:
-        yield (
-            f"{first.name} and {rest[0].name} have {named(shared)} in common: an entry of one meets the entries of the "
-            f"other that are at the same {named(shared)}."
-        )
-    elif shared:
-        yield f"Operands that have a label in common are read at the same value of it: here {named(shared)}."
-
-    summed = [label for label in range(len(labels)) if label not in kept]
-    terms = prod(labels[label].extent for label in summed)
-    if summed:
-        of = f"{'entries' if terms != 1 else 'entry'} of {first.name}"
-        if len(operands) > 1:
-            of = "products" if terms != 1 else "product"
-        axis = "axis" if len(summed) == 1 else "axes"
-        yield f"The result has no {axis} {named(summed)}: each of its entries is a sum over {named(summed)}, of {terms} {of}."
-    else:
-        yield f"Nothing is summed: each entry is {'one product' if len(operands) > 1 else f'an entry of {first.name}'}."
-
-    for tensor in (*operands, output):
-        name = "the result" if tensor is output else tensor.name
-        repeated = [label for label in dict.fromkeys(tensor.labels) if tensor.labels.count(label) > 1]
-        if repeated:
-            means = "it is zero off that diagonal" if tensor is output else "only that diagonal is read"
-            yield f"{named(repeated)} names several axes of {name}: {means}."
-        stretched = [
-            str(axis)
-            for axis, (label, extent) in enumerate(zip(tensor.labels, tensor.shape, strict=True))
-            if extent != labels[label].extent
-        ]
-        if stretched:
-            which = f"Axis {stretched[0]}" if len(stretched) == 1 else f"Axes {_listed(stretched)}"
-            yield f"{which} of {name}, of extent 1, serve{'s' * (len(stretched) == 1)} every value of the label: broadcasting."
