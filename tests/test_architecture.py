@@ -32,7 +32,7 @@ def allowed(module: str) -> set[str]:
     return {*FIRST, *SECOND}
 
 
-# A plan explains itself: the text is made by presentation, which is imported when it is asked for and not before.
+# Plans are explained by presentation, which is imported when that is asked for and not before.
 DEFERRED = {("api", "explanation")}
 
 

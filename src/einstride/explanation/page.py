@@ -212,15 +212,13 @@ def _roofline(explanation: Explanation, facts: Facts) -> str:
     top = 0.0 if code is None else peak_flops(code, machine)
     picture = roofline(facts, machine, top) if top else None
     if picture is None:
-        return (
-            '<p class="note">No step is predicted to compute anything, so there is nothing to place under the roof.</p>'
-        )
+        return '<p class="note">No step is predicted to compute anything: there is nothing to place under the roof.</p>'
     measured = "; a square as it was measured" if facts.measured else ""
     return (
         f'<figure>{picture}</figure><p class="note">A dot is a step as predicted for one core'
-        f"{measured}. Under the slope memory is what it waits for, at {scaled(machine.bytes_per_second, 'B')} a second; "
-        f"under the level part the arithmetic is, at {scaled(top)}flops a second. The broken line is the second-level "
-        "cache, four times as fast as memory. Rates are those that predictions are made with.</p>"
+        f"{measured}. Under the slope it waits for memory, at {scaled(machine.bytes_per_second, 'B')} a second; "
+        f"under the level part for arithmetic, at {scaled(top)}flops a second. The broken line is the second-level "
+        "cache, four times as fast as memory. These are the rates that predictions are made with.</p>"
     )
 
 
