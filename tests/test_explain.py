@@ -117,7 +117,15 @@ def test_someone_new_can_read_it() -> None:
 
 
 GUIDES = [
-    (("->", ()), "The result is a single number. Nothing is summed: each entry is an entry of A."),
+    (
+        (",ij,->ji", (), (3, 4), ()),
+        "The axes of B are called i, j; those of the result: j, i. A, C are numbers, without",
+    ),
+    (("i,->", (3,), ()), "The axes of A are called i. B is a number, without axes. The result is a single number."),
+    (
+        ("->", ()),
+        "A is a number, without axes. The result is a single number. Nothing is summed: each entry is an entry of A.",
+    ),
     (("ii->i", (3, 3)), "i names several axes of A: only that diagonal is read."),
     (("i->ii", (3,)), "i names several axes of the result: it is zero off that diagonal."),
     (("ij,jk->ik", (3, 1), (4, 5)), "Axis 1 of A, of extent 1, serves every value of its label: broadcasting."),

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from strategies import Call, calls
 
 import einstride.explanation
 from einstride import explain
 from einstride.explanation import Explanation
 from einstride.explanation.page import fragment, page
-from einstride.explanation.picture import COLOURS
+from einstride.explanation.svg import COLOURS
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 STYLE = (Path(einstride.explanation.__file__).parent / "style.css").read_text("utf-8")
@@ -28,7 +30,7 @@ SCHEMES = ("light", "dark")
 def cases() -> dict[str, Explanation]:
     long = ["position in the sequence", "averyveryverylonglabelthatneverends", "<script>alert('x')</script>"]
     square = np.ones((30, 30))
-    chain = ",".join(["ab", "bc", "cd", "de", "ef", "fg", "gh", "hi", "ij", "ja"]) + "->"
+    chain = "ab,bc,cd,de,ef,fg,gh,hi,ij,ja->"
     deep = [list(range(10 * n, 10 * n + 10)) for n in range(3)]
     return {
         "matrix product": explain("ij,jk->ik", (300, 400), (400, 500)),
@@ -41,9 +43,7 @@ def cases() -> dict[str, Explanation]:
         "broadcast": explain("...ij,...jk->...ik", (7, 1, 3, 4), (5, 4, 6)),
         "repeated output": explain("ij,j->iijj", (3, 4), (4,)),
         "nothing": explain("ij,jk->ik", (3, 0), (0, 4)),
-        "ten operands": explain(
-            ",".join(["ab", "bc", "cd", "de", "ef", "fg", "gh", "hi", "ij", "ja"]) + "->", *[(4, 4)] * 10
-        ),
+        "ten operands": explain(chain, *[(4, 4)] * 10),
         "twenty labels": explain("abcde,efghi,ijklm,mnopq,qrst->abdfhkt", *[(2,) * 5] * 4, (2,) * 4),
         "thirty labels": explain(*[x for own in deep for x in (np.ones((1,) * 9 + (2,)), own)], [9, 19]),
         "large extents": explain("ij,jk->ik", (1_234_567, 89_012_345), (89_012_345, 7)),
@@ -87,6 +87,19 @@ def test_markup_is_closed_and_refers_to_nothing_outside(name: str) -> None:
     names = {attribute for attribute, _ in Tags(text).attributes}
     assert not names & {"src", "href", "id"}, "a fragment may stand on a page several times, and stands alone"
     assert not re.search(r"https?:|@import|url\(", text)
+
+
+@settings(max_examples=60)
+@given(calls())
+def test_any_call_has_a_page(call: Call) -> None:
+    explanation = explain(*call.arguments(tuple(np.ones(shape) for shape in call.shapes)))
+    text = page(explanation)
+    Tags(text)
+    for number in range(len(explanation.facts.labels)):
+        # Its button and, in both pictures, a pill for each of its axes.
+        pills = re.findall(rf'<g class="pill [^"]*" data-key="l{number}">', text)
+        assert len(pills) == 2 * len(explanation.facts.labels[number].axes)
+        assert len(re.findall(rf'<button [^>]* data-key="l{number}"', text)) == 1
 
 
 def test_names_of_labels_are_text_and_not_markup() -> None:

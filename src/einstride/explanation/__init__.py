@@ -13,14 +13,14 @@ from .arrays import NUMPY, TORCH, by_library, conversions
 from .facts import Facts, Measured, describe
 from .guide import guide
 from .loops import example, formula, loops
-from .text import whole_text
+from .text import signature, whole_text
 from .words import reading
 
 if TYPE_CHECKING:
     from ..api import Plan
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Explanation:
     """All there is to tell about a plan. `print` it, look at it in Jupyter, or `save` it as a page.
 
@@ -84,6 +84,9 @@ class Explanation:
     def torch(self) -> str:
         """Python source of a function `by_torch` of the operands, for the dtypes that PyTorch has."""
         return by_library(self.plan, self.facts, TORCH)
+
+    def __repr__(self) -> str:
+        return f"<Explanation of {signature(self.facts)}>"
 
     def __str__(self) -> str:
         return whole_text(self)

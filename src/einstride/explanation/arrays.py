@@ -205,7 +205,7 @@ class _Writer:
             index = [":" if label in value.labels else "None" for label in labels[start:]]
             if "None" in index:
                 ordered = ordered.then(f"[{', '.join(index)}]", labels)
-            factors.append(self._factor(ordered))
+            factors.append(ordered.text if value is left and "@" not in ordered.text else self._factor(ordered))
         return _Value(" * ".join(factors), labels, False)
 
     def _summed(self, value: _Value, kept: Iterable[Label]) -> _Value:

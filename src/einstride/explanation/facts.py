@@ -132,9 +132,9 @@ def describe(plan: Plan, measured: Measured | None = None) -> Facts:
     """The facts about a plan.
 
     >>> from einstride import plan
-    >>> facts = describe(plan("ij,jk,kl->il", (10, 100), (100, 100), (100, 10)))
+    >>> facts = describe(plan("ij,jk,kl->il", (2, 100), (100, 100), (100, 90)))
     >>> [step.subscripts for step in facts.steps], facts.cost.flops, facts.naive
-    (['jk,kl->jl', 'ij,jl->il'], 220000, 3000000)
+    (['ij,jk->ik', 'kl,ik->il'], 76000, 5400000)
     """
     problem = plan.problem
     expression = problem.expression

@@ -30,11 +30,17 @@ def _names(facts: Facts) -> Iterator[str]:
     symbols = "letter" if all(len(label.name) == 1 for label in facts.labels) else "label"
     order = ", then ".join(f"those of {tensor.name}" for tensor in facts.operands)
     yield f"Each {symbols} names an axis: first {order}, and after the arrow those of the result."
-    named = [(tensor.name, _named(facts, tensor.labels) or "none") for tensor in facts.operands]
-    named.append(("the result", _named(facts, facts.output.labels) or "none"))
-    first, *others = named
-    said = [f"The axes of {first[0]} are called {first[1]}", *(f"those of {name}: {labels}" for name, labels in others)]
-    yield "; ".join(said) + "."
+    numbers = [tensor.name for tensor in facts.operands if not tensor.labels]
+    named = [(tensor.name, tensor.labels) for tensor in facts.operands if tensor.labels]
+    if facts.output.labels:
+        named.append(("the result", facts.output.labels))
+    said = [f"{'those' if number else 'The axes'} of {name}" for number, (name, _) in enumerate(named)]
+    links = [" are called ", *[": "] * len(named)]
+    axes = [f"{who}{link}{_named(facts, labels)}" for who, link, (_, labels) in zip(said, links, named, strict=False)]
+    if axes:
+        yield f"{'; '.join(axes)}."
+    if numbers:
+        yield f"{', '.join(numbers)} {'is a number' if len(numbers) == 1 else 'are numbers'}, without axes."
 
 
 def _entries(facts: Facts) -> str:

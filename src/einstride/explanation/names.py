@@ -36,7 +36,7 @@ def identifiers(expression: Expression, operands: Sequence[str]) -> tuple[str, .
     >>> from einstride.expression import parse, parse_interleaved
     >>> identifiers(parse("...i,λ", (2, 1)), ("A", "B"))
     ('e0', 'i', 'λ')
-    >>> identifiers(parse_interleaved([[0, "a b"], ["for", "A"]], None, (2, 2)), ("op0", "op1"))
+    >>> identifiers(parse_interleaved([[0, "a b"], ["for", "A"]], [0], (2, 2)), ("op0", "op1"))
     ('i0', 'a_b', 'for_', 'A')
     """
     taken = {*_TAKEN, *operands}

@@ -15,7 +15,9 @@ from ..expression import Label
 from ..kernels import peak_flops
 from ..machine import detect
 from .facts import ROLES, Facts, LabelFacts, StepFacts
-from .picture import label_class, network, roofline
+from .network import network
+from .roofline import roofline
+from .svg import label_class
 from .text import duration, naive, peak, places, scaled, total_time, work
 
 if TYPE_CHECKING:
@@ -76,11 +78,12 @@ def _sections(explanation: Explanation, facts: Facts) -> Iterator[str]:
     guide = "".join(f"<li>{escape(sentence)}</li>" for sentence in explanation.guide)
     yield _section("How to read it", f'<ul class="guide">{guide}</ul>')
     pictures = network(facts, beneath=False) + network(facts, beneath=True)
+    dotted = " A dotted leg is an axis of extent 1 that serves every value of its label." * ("stretched" in pictures)
     yield _section(
         "Tensor network and labels",
         f'<div class="beside"><figure>{pictures}</figure><div class="wide">{_label_table(facts)}</div></div>'
         '<p class="note">A box is an operand or the result, a leg an axis with its extent. Legs of one label are '
-        "joined: those that are filled are summed over, the others lead to the result.</p>",
+        f"joined: those that are filled are summed over, the others lead to the result.{dotted}</p>",
     )
     yield _section("As code", _code(explanation, facts))
     tree, roof = _section("Contraction tree", _tree(facts)), _section("Roofline", _roofline(explanation, facts))
