@@ -135,6 +135,16 @@ def test_any_hashable_is_a_label() -> None:
             assert np.array_equal(run(source, left, right), left @ right), source
 
 
+def test_labels_that_are_called_as_the_code_calls_its_own() -> None:
+    arrays = [np.arange(4.0).reshape(2, 2) + number for number in range(3)]
+    labels: list[Any] = [["step_1", "left"], ["left", "right"], ["right", "product"]]
+    pairs = [part for pair in zip(arrays, labels, strict=True) for part in pair]
+    explanation = explain(*pairs, ["step_1", "product", "step_1"])
+    want = einsum(*pairs, ["step_1", "product", "step_1"])
+    assert np.array_equal(run(explanation.loops, *arrays), want)
+    assert np.array_equal(run(explanation.numpy, *arrays), want)
+
+
 def test_more_labels_than_letters_and_than_blocks_that_python_nests() -> None:
     shape = (1,) * 13 + (2,)
     arrays = [np.arange(2.0).reshape(shape) + number for number in range(4)]

@@ -238,10 +238,10 @@ def faults(layout: dict[str, Any], width: int) -> list[str]:
 
 
 @by_case
-@pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_overlaps_or_overflows(browser: Any, tmp_path: Path, name: str, width: int) -> None:
-    opened = Opened(browser, page(CASES[name]), tmp_path / "page.html", width)
-    for scheme in SCHEMES:
+def test_nothing_overlaps_or_overflows(browser: Any, tmp_path: Path, name: str) -> None:
+    opened = Opened(browser, page(CASES[name]), tmp_path / "page.html")
+    for width, scheme in itertools.product(WIDTHS, SCHEMES):
+        opened.tab.set_viewport_size({"width": width, "height": 900})
         opened.tab.emulate_media(color_scheme=scheme)
         layout = opened.tab.evaluate(LAYOUT)
         assert len(layout["texts"]) > 20

@@ -39,7 +39,7 @@ def identifiers(expression: Expression, operands: Sequence[str]) -> tuple[str, .
     >>> identifiers(parse_interleaved([[0, "a b"], ["for", "A"]], [0], (2, 2)), ("op0", "op1"))
     ('i0', 'a_b', 'for_', 'A')
     """
-    taken = {*_TAKEN, *operands}
+    taken = {*_TAKEN, *operands, *(f"step_{number}" for number in range(1, 2 * len(operands)))}
     found: list[str] = []
     for name in expression.names:
         wanted = re.sub(r"\W", "_", unicodedata.normalize("NFKC", name.replace("...", "e")))

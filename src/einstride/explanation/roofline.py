@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ..cost import intensity
 from ..machine import Machine
-from .facts import Facts
+from .facts import Facts, StepFacts
 from .svg import CHARACTER, svg
 from .text import scaled
 
@@ -34,47 +35,59 @@ def roofline(facts: Facts, machine: Machine, peak: float) -> str | None:
     in flops a second, and memory make; None where no step computes anything. After Williams, Waterman and Patterson,
     "Roofline", 2009.
     """
-    predicted = [
-        (step.number, step.cost.flops / step.cost.bytes, step.cost.flops / step.seconds)
-        for step in facts.steps
-        if step.seconds and step.cost.flops
-    ]
-    measured = [
-        (step.number, step.cost.flops / step.cost.bytes, step.cost.flops / step.measured)
-        for step in facts.steps
-        if step.measured and step.cost.flops
-    ]
+    predicted = [_Point(step, step.seconds) for step in facts.steps if step.seconds and step.cost.flops]
+    measured = [_Point(step, step.measured) for step in facts.steps if step.measured and step.cost.flops]
     if not predicted:
         return None
-    memory, cache = machine.bytes_per_second, 4 * machine.bytes_per_second
-    ridge = peak / memory
-    intensities = [point[1] for point in predicted] + [ridge]
-    rates = [point[2] for point in predicted + measured] + [peak]
-    x = _Scale(*_decades(intensities), _PLOT_LEFT, _PLOT_RIGHT)
-    y = _Scale(*_decades(rates), _PLOT_BOTTOM, _PLOT_TOP)
-    parts = [*_grid(x, y)]
-    for rate, kind in ((cache, "cache"), (memory, "roof")):
-        # The line of a bandwidth enters at the left or at the bottom.
-        enters = max(10.0**x.low, 10.0**y.low / rate)
-        meets = peak / rate
-        outline = f"M{x(max(enters, 10.0**x.low)):.1f} {y(enters * rate):.1f}" if enters < meets else ""
-        joined = max(meets, 10.0**x.low)
-        outline += f"{'L' if outline else 'M'}{x(joined):.1f} {y(peak):.1f}"
-        parts.append(f'<path class="{kind}" d="{outline}{f"H{_PLOT_RIGHT}" if kind == "roof" else ""}"/>')
-    marks = [(number, x(at), y(rate)) for number, at, rate in predicted]
-    for number, at, rate in measured:
+    memory = machine.bytes_per_second
+    x = _Scale(*_decades([*(point.intensity for point in predicted), peak / memory]), _PLOT_LEFT, _PLOT_RIGHT)
+    y = _Scale(*_decades([*(point.rate for point in predicted + measured), peak]), _PLOT_BOTTOM, _PLOT_TOP)
+    parts = [
+        *_grid(x, y),
+        f'<path class="cache" d="{_slope(x, y, 4 * memory, peak)}"/>',
+        f'<path class="roof" d="{_slope(x, y, memory, peak)}H{_PLOT_RIGHT}"/>',
+    ]
+    for point in measured:
         parts.append(
-            f'<rect class="measured" x="{x(at) - 4.5:.1f}" y="{y(rate) - 4.5:.1f}" width="9" height="9">'
-            f"<title>step {number}, measured: {scaled(rate)}flops a second</title></rect>"
+            f'<rect class="measured" x="{x(point.intensity) - 4.5:.1f}" y="{y(point.rate) - 4.5:.1f}" width="9" '
+            f'height="9"><title>{point.told("measured")}</title></rect>'
         )
-    for (number, px, py), (_, at, rate) in zip(marks, predicted, strict=True):
+    for point in predicted:
         parts.append(
-            f'<circle class="predicted" cx="{px:.1f}" cy="{py:.1f}" r="5">'
-            f"<title>step {number}, predicted: {scaled(rate)}flops a second at {at:.3g} flops a byte</title></circle>"
+            f'<circle class="predicted" cx="{x(point.intensity):.1f}" cy="{y(point.rate):.1f}" r="5">'
+            f"<title>{point.told('predicted')}</title></circle>"
         )
-    taken = [(x(at), y(rate)) for _, at, rate in measured] + [(px, py) for _, px, py in marks]
+    marks = [(point.step.number, x(point.intensity), y(point.rate)) for point in predicted]
+    taken = [(x(point.intensity), y(point.rate)) for point in predicted + measured]
     parts += _step_names(marks, taken)
     return svg(_WIDTH, _HEIGHT, "roofline", "Roofline: flops a second over flops a byte", parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """A step that takes so many seconds."""
+
+    step: StepFacts
+    seconds: float
+
+    @property
+    def intensity(self) -> float:
+        return intensity(self.step.cost)
+
+    @property
+    def rate(self) -> float:
+        return self.step.cost.flops / self.seconds
+
+    def told(self, how: str) -> str:
+        rate = f"{scaled(self.rate)}flops a second"
+        return f"step {self.step.number}, {how}: {rate} at {self.intensity:.3g} flops a byte"
+
+
+def _slope(x: _Scale, y: _Scale, bandwidth: float, peak: float) -> str:
+    """The path along which a bandwidth is the limit, up to the peak; it enters at the left or the bottom."""
+    enters = max(10.0**x.low, 10.0**y.low / bandwidth)
+    meets = max(peak / bandwidth, enters)
+    return f"M{x(enters):.1f} {y(min(enters * bandwidth, peak)):.1f}L{x(meets):.1f} {y(peak):.1f}"
 
 
 def _decades(values: Sequence[float]) -> tuple[int, int]:
