@@ -126,6 +126,7 @@ GUIDES = [
         ("->", ()),
         "A is a number, without axes. The result is a single number. Nothing is summed: each entry is an entry of A.",
     ),
+    (("...i->i", (2, 3, 4)), "The dots stand for the axes that have no letter, here called ...0, ...1."),
     (("ii->i", (3, 3)), "i names several axes of A: only that diagonal is read."),
     (("i->ii", (3,)), "i names several axes of the result: it is zero off that diagonal."),
     (("ij,jk->ik", (3, 1), (4, 5)), "Axis 1 of A, of extent 1, serves every value of its label: broadcasting."),
@@ -159,7 +160,18 @@ def test_an_entry_written_out(case: tuple[Any, ...], entry: str | None) -> None:
 def test_the_tree_is_drawn_from_the_result_to_the_operands() -> None:
     chain = explain("ij,jk,kl->il", (2, 100), (100, 100), (100, 3), optimize=["einsum_path", (1, 2), (0, 1)])
     drawn = [re.sub(r"  by .*", "", line) for line in branches(chain.facts)]
+    odd = explain(np.ones((2, 3)), [(0, 1), "a,b"], np.ones(3), ["a,b"], [(0, 1)])
+    assert [re.sub(r"  by .*", "", line) for line in branches(odd.facts)] == [
+        "output  [(0, 1)]",
+        "├── A  [(0, 1) a,b]",
+        "└── B  [a,b]",
+    ]
     assert drawn == ["output  il", "├── A  ij", "└── step 1  jl", "    ├── B  jk", "    └── C  kl"]
+
+
+def test_an_ellipsis_is_written_as_dots() -> None:
+    steps = explain("...ij,...jk->...ik", (7, 5, 3, 4), (7, 5, 4, 6)).facts.steps
+    assert [step.subscripts for step in steps] == ["...ij,...jk->...ik"]
 
 
 def test_labels_are_told_with_their_places_and_roles() -> None:

@@ -48,6 +48,7 @@ def cases() -> dict[str, Explanation]:
         "thirty labels": explain(*[x for own in deep for x in (np.ones((1,) * 9 + (2,)), own)], [9, 19]),
         "large extents": explain("ij,jk->ik", (1_234_567, 89_012_345), (89_012_345, 7)),
         "long labels": explain(np.ones((2, 3)), long[:2], np.ones((3, 4)), long[1:], [long[0], long[2]]),
+        "pairs as labels": explain(np.ones((2, 3)), [(0, 1), "a,b"], np.ones((3, 4)), ["a,b", "->"], [(0, 1), "->"]),
         "objects": explain("ij,jk->ik", np.ones((2, 2), object), np.ones((2, 2), object)),
         "measured": explain("ij,jk,kl->il", square, square, square).measure(square, square, square),
     }

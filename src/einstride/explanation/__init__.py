@@ -110,7 +110,7 @@ class Explanation:
         """The same with times measured on these operands beside the predicted ones, of each step and of all.
 
         A few runs of every step take part; the least time counts. Steps run on as many threads as einstride uses,
-        predictions are for one.
+        predictions are for one, and leave out the some hundred nanoseconds of a call.
 
         Raises:
             ShapeError: there are more or fewer operands than planned, or one has another shape.

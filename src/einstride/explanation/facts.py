@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from ..cost import Cost, naive_flops, step_elements, step_flops, workspace
@@ -64,7 +65,7 @@ class StepFacts:
         nodes: the nodes of the tree that it reads, and the one that it makes.
         labels: of these nodes; the output's as the caller wants them.
         names: of these nodes.
-        subscripts: the step as an expression.
+        terms: of these nodes, as they are written.
         roles: the labels that have each role in this step.
         cost: its flops and bytes.
         kernel: the kernel's id; None where the engine has nothing to run.
@@ -78,7 +79,7 @@ class StepFacts:
     nodes: tuple[int, ...]
     labels: tuple[tuple[Label, ...], ...]
     names: tuple[str, ...]
-    subscripts: str
+    terms: tuple[str, ...]
     roles: tuple[tuple[str, tuple[Label, ...]], ...]
     cost: Cost
     kernel: str | None
@@ -86,6 +87,11 @@ class StepFacts:
     seconds: float | None
     others: tuple[tuple[str, float], ...]
     measured: float | None
+
+    @property
+    def subscripts(self) -> str:
+        """The step as an expression."""
+        return f"{','.join(self.terms[:-1])}->{self.terms[-1]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,7 @@ class Facts:
 
     Attributes:
         subscripts: the expression, as `einstride.expression.spell` writes it.
+        expression: the same as data.
         operands: the operands.
         output: the result.
         dtype: the result's.
@@ -116,6 +123,7 @@ class Facts:
     """
 
     subscripts: str
+    expression: Expression
     operands: tuple[Tensor, ...]
     output: Tensor
     dtype: str
@@ -145,6 +153,7 @@ def describe(plan: Plan, measured: Measured | None = None) -> Facts:
     program = None if instead else plan.program
     return Facts(
         spell(expression)[0],
+        expression,
         operands,
         output,
         plan.dtype.name,
@@ -166,10 +175,24 @@ def role_of(label: Label, inputs: Sequence[Sequence[Label]], output: Sequence[La
     return "contracted" if several else "reduced"
 
 
-def term_text(expression: Expression, term: Sequence[Label]) -> str:
-    """A term as it is written in subscripts."""
-    names = [expression.names[label] for label in term]
-    return "".join(names) if all(len(name) == 1 for name in expression.names) else f"[{' '.join(names)}]"
+def pieces(expression: Expression, term: Iterable[Label]) -> list[tuple[str, tuple[Label, ...]]]:
+    """A term as it is written, piece by piece: a name with its label, or the ellipsis with all of its labels."""
+    found: list[tuple[str, tuple[Label, ...]]] = []
+    for unnamed, labels in groupby(term, lambda label: expression.names[label].startswith("...")):
+        own = tuple(labels)
+        found += [("...", own)] if unnamed else [(expression.names[label], (label,)) for label in own]
+    return found
+
+
+def term_text(expression: Expression, term: Iterable[Label]) -> str:
+    """A term as it is written in a step."""
+    texts = [text for text, _ in pieces(expression, term)]
+    return "".join(texts) if is_lettered(expression.names) else f"[{' '.join(texts)}]"
+
+
+def is_lettered(names: Iterable[str]) -> bool:
+    """Whether labels of these names can be written one after the other."""
+    return all(len(name) == 1 or name.startswith("...") for name in names)
 
 
 def instead_of_kernels(plan: Plan) -> str:
@@ -228,8 +251,7 @@ def _steps(
                 (*group, node),
                 (*inputs, result),
                 tuple(node_names[part] for part in (*group, node)),
-                ",".join(term_text(problem.expression, term) for term in inputs)
-                + f"->{term_text(problem.expression, result)}",
+                tuple(term_text(problem.expression, term) for term in (*inputs, result)),
                 tuple((role, tuple(found)) for role, found in roles.items() if found),
                 Cost(flops, moved, 0),
                 kernel,

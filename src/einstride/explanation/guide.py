@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 
 from ..expression import Label
-from .facts import Facts, Tensor
+from .facts import Facts, Tensor, is_lettered
 from .loops import summed_labels
 
 
@@ -27,9 +27,12 @@ def guide(facts: Facts) -> tuple[str, ...]:
 
 
 def _names(facts: Facts) -> Iterator[str]:
-    symbols = "letter" if all(len(label.name) == 1 for label in facts.labels) else "label"
+    symbols = "letter" if is_lettered(facts.expression.names) else "label"
     order = ", then ".join(f"those of {tensor.name}" for tensor in facts.operands)
     yield f"Each {symbols} names an axis: first {order}, and after the arrow those of the result."
+    unnamed = [label.name for label in facts.labels if label.name.startswith("...")]
+    if unnamed:
+        yield f"The dots stand for the axes that have no {symbols}, here called {', '.join(unnamed)}."
     numbers = [tensor.name for tensor in facts.operands if not tensor.labels]
     named = [(tensor.name, tensor.labels) for tensor in facts.operands if tensor.labels]
     if facts.output.labels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 
@@ -107,10 +108,13 @@ def function(name: str, facts: Facts, imports: Iterable[str], body: Iterable[str
 
 
 def statement(before: str, value: str) -> list[str]:
-    """A statement that ends in a value, in lines that are not too wide."""
+    """A statement that ends in a value, in lines that are not too wide; in parentheses, if it cannot break without."""
     if len(before) + len(value) <= WIDTH:
         return [before + value]
-    return folded(f"{before.replace(' ', _HARD)}({value})")
+    outside = value
+    while (inner := re.sub(r"[(\[][^()\[\]]*[)\]]", "", outside)) != outside:
+        outside = inner
+    return folded(f"{before.replace(' ', _HARD)}{f'({value})' if ' ' in outside else value}")
 
 
 def folded(line: str) -> list[str]:

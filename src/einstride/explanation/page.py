@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from html import escape
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from ..cost import intensity
 from ..expression import Label
 from ..kernels import peak_flops
 from ..machine import detect
-from .facts import ROLES, Facts, LabelFacts, StepFacts
+from .facts import ROLES, Facts, LabelFacts, StepFacts, is_lettered, pieces
 from .network import network
 from .roofline import roofline
 from .svg import label_class
@@ -106,30 +105,21 @@ def _arrow(inputs: Iterable[str], output: str) -> str:
 
 
 def _term(facts: Facts, term: Iterable[Label]) -> str:
-    """A term with its labels marked; an ellipsis, whatever it stands for, is one."""
-    parts: list[str] = []
-    for ellipsis, labels in groupby(term, lambda label: facts.labels[label].name.startswith("...")):
-        found = list(labels)
-        parts += [_ellipsis(found)] if ellipsis else [_label(label, facts.labels[label].name) for label in found]
-    letters = all(len(label.name) == 1 or label.name.startswith("...") for label in facts.labels)
-    return "".join(parts) if letters else f"[{', '.join(parts)}]"
+    """A term with its labels marked."""
+    parts = [_label(labels, text) for text, labels in pieces(facts.expression, term)]
+    return "".join(parts) if is_lettered(facts.expression.names) else f"[{', '.join(parts)}]"
 
 
-def _ellipsis(labels: Iterable[Label]) -> str:
-    found = list(labels)
-    keys = " ".join(f"l{label}" for label in found)
-    return f'<span class="label {label_class(found[0])}" data-key="{keys}">...</span>'
-
-
-def _label(label: Label, text: str) -> str:
-    return f'<span class="label {label_class(label)}" data-key="l{label}">{escape(text)}</span>'
+def _label(labels: tuple[Label, ...], text: str) -> str:
+    keys = " ".join(f"l{label}" for label in labels)
+    return f'<span class="label {label_class(labels[0])}" data-key="{keys}">{escape(text)}</span>'
 
 
 def _with_labels(code: str, facts: Facts) -> str:
     """Code with the labels in it marked."""
     labels = {facts.identifier: label for label, facts in enumerate(facts.labels)}
     parts = re.split(r"((?<![.\w])[^\W\d]\w*)", code)
-    return "".join(_label(labels[part], part) if part in labels else escape(part) for part in parts)
+    return "".join(_label((labels[part],), part) if part in labels else escape(part) for part in parts)
 
 
 def _label_table(facts: Facts) -> str:

@@ -69,18 +69,17 @@ def branches(facts: Facts) -> list[str]:
     def draw(node: int, name: str, terms: str, first: str, rest: str) -> None:
         step = made.get(node)
         if step is None:
-            lines.append(f"{first}{name}  {terms}")
+            lines.append(f"{first}{name}  {terms}".rstrip())
             return
         told = f"{step.kernel or 'no kernel'}, {scaled(step.cost.flops)}flops"
-        inputs, _, result = step.subscripts.partition("->")
-        lines.append(f"{first}{name}  {result}".rstrip() + f"  by {told}")
-        *parts, _ = zip(step.nodes, step.names, [*inputs.split(","), result], strict=True)
+        lines.append(f"{first}{name}  {terms}".rstrip() + f"  by {told}")
+        *parts, _ = zip(step.nodes, step.names, step.terms, strict=True)
         for position, part in enumerate(parts):
             end = position == len(parts) - 1
             draw(*part, rest + ("└── " if end else "├── "), rest + ("    " if end else "│   "))
 
     last = facts.steps[-1]
-    draw(last.nodes[-1], last.names[-1], "", "", "")
+    draw(last.nodes[-1], last.names[-1], last.terms[-1], "", "")
     return lines
 
 
