@@ -3,6 +3,7 @@
 from ._core import num_threads, set_num_threads
 from .api import Plan, einsum, einsum_path, explain, plan
 from .errors import (
+    BroadcastWarning,
     EinsumError,
     OperandTypeError,
     OptionError,
@@ -15,6 +16,7 @@ from .errors import (
 )
 
 __all__ = [
+    "BroadcastWarning",
     "EinsumError",
     "OperandTypeError",
     "OptionError",
