@@ -12,11 +12,7 @@ namespace {
 
 using std::int64_t;
 
-Table list(const Walk& walk) {
-    Table at(static_cast<std::size_t>(walk.count()));
-    walk.fill(0, walk.count(), at.data());
-    return at;
-}
+Table list(const Walk& walk) { return walk.list(walk.count()); }
 Table list(int64_t count, int64_t stride) {
     Walk walk;
     walk.push(count, stride);
@@ -24,14 +20,6 @@ Table list(int64_t count, int64_t stride) {
 }
 
 Offsets offsets_of(const Table& at) { return slice(at.data(), static_cast<int64_t>(at.size())); }
-
-Table lines_of(const Table& outer, const Table& inner) {
-    Table lines;
-    for (const int64_t row : outer)
-        for (const int64_t column : inner)
-            if (lines.empty() || std::abs(row + column - lines.back()) >= line_bytes) lines.push_back(row + column);
-    return lines;
-}
 
 // A factor of the product, as the inner kernels see it in the tile.
 struct Factor {

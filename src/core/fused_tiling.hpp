@@ -12,7 +12,6 @@ namespace einstride::fused {
 
 using Table = std::vector<std::int64_t>;
 
-inline constexpr std::int64_t line_bytes = 64;           // of the caches
 inline constexpr std::int64_t long_run = 1024;           // bytes after which a run's two broken lines do not count
 inline constexpr std::int64_t streamed_tile = 16 << 10;  // bytes of the output in a tile, where it is streamed
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <vector>
 
 #include "loop.hpp"
@@ -57,6 +58,12 @@ class Walk {
         }
     }
 
+    std::vector<std::int64_t> list(std::int64_t count) const {
+        std::vector<std::int64_t> at(static_cast<std::size_t>(count));
+        fill(0, count, at.data());
+        return at;
+    }
+
   private:
     struct Axis {
         std::int64_t extent, stride;
@@ -72,6 +79,18 @@ inline Offsets slice(const std::int64_t* at, std::int64_t count) {
     for (std::int64_t i = 2; i < count; ++i)
         if (at[i] - at[i - 1] != stride) return {at, count, irregular};
     return {at, count, stride};
+}
+
+inline constexpr std::int64_t line_bytes = 64;  // of the caches
+
+// The cache lines that a nest of two lists of offsets touches, each by the offset that first touches it.
+inline std::vector<std::int64_t> lines_of(const std::vector<std::int64_t>& outer,
+                                          const std::vector<std::int64_t>& inner) {
+    std::vector<std::int64_t> lines;
+    for (const std::int64_t row : outer)
+        for (const std::int64_t column : inner)
+            if (lines.empty() || std::abs(row + column - lines.back()) >= line_bytes) lines.push_back(row + column);
+    return lines;
 }
 
 }  // namespace einstride

@@ -1,7 +1,7 @@
 """einstride: a compiled einsum that takes numpy.einsum's place."""
 
 from ._core import num_threads, set_num_threads
-from .api import Plan, einsum, einsum_path, plan
+from .api import Plan, einsum, einsum_path, explain, plan
 from .errors import (
     BroadcastWarning,
     EinsumError,
@@ -29,6 +29,7 @@ __all__ = [
     "SubscriptsError",
     "einsum",
     "einsum_path",
+    "explain",
     "num_threads",
     "plan",
     "set_num_threads",
