@@ -17,9 +17,9 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
-from bench.cases import Array, Case
-from bench.check import pick, sample
-from bench.peers import CONTENDERS, Library
+from .cases import Array, Case
+from .check import pick, sample
+from .peers import CONTENDERS, Library
 
 START_SECONDS = 180.0
 SHORTEST_SAMPLE = 5e-4
