@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import platform
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from fnmatch import fnmatch
@@ -21,6 +22,7 @@ from .roofline import measure, roofline
 from .startup import import_seconds
 
 WIDTH = 240
+FEW = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.only or any(fnmatch(case.name, pattern) or pattern in case.name for pattern in options.only)
     ]
     if options.few:
-        cases = list({case.group: case for case in reversed(cases)}.values())[::-1]
+        places = Counter[str]()
+        cases = [case for case in cases if not places.update([case.group]) and places[case.group] <= FEW]
     left_out: dict[str, str] = {}
 
     def leave_out(name: str, reason: str) -> None:
@@ -89,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", metavar="PATTERN", help="workloads whose name matches; repeatable")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--extra", action="store_true", help="the other table: more shapes, layouts and dtypes")
-    parser.add_argument("--few", action="store_true", help="the first workload of each group")
+    parser.add_argument("--few", action="store_true", help=f"the first {FEW} workloads of each group")
     parser.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress bar")
     parser.add_argument("--quick", action="store_true", help="short turns: a look, not a measurement to publish")
     parser.add_argument("--limit", type=float, default=Pace().limit, help="seconds a first call may take")

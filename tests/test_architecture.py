@@ -16,8 +16,8 @@ SOURCE = Path(einstride.__file__).parent
 # Each module of the package (a folder counts as one) and what it may import. A chain is written once: a module may
 # import every earlier one of its chain, and the second chain all of the first.
 FIRST = ("errors", "expression", "problem", "tree", "cost", "search")
-SECOND = ("_core", "machine", "loop", "program", "kernels", "predict", "lower", "array", "run", "api")
-PRESENTATION = ("explain", "tour", "cli")
+SECOND = ("_core", "machine", "loop", "program", "kernels", "predict", "lower", "array", "run", "api", "bar")
+PRESENTATION = ("explain", "tour", "record", "bench", "cli", "magics")
 ROOT = "__init__"
 
 
@@ -33,7 +33,8 @@ def allowed(module: str) -> set[str]:
 
 
 # A plan explains itself: the text is made by presentation, which is imported when it is asked for and not before.
-DEFERRED = {("api", "explain")}
+# IPython's magics are loaded by IPython.
+DEFERRED = {("api", "explain"), ("__init__", "magics")}
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class _Bar:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        shown.add_task(self._text, total=1, completed=done)
+        task = shown.add_task(self._text, total=1)
         shown.start()
-        shown.refresh()
+        shown.update(task, completed=done, refresh=True)
         return shown

@@ -151,8 +151,9 @@ class Recorder:
         def relevant(*operands: Any, out: Any = None, **options: Any) -> tuple[Any, ...]:
             return operands if out is None else (*operands, out)
 
-        served: Einsum = type(original)(relevant, self._served(original))  # type: ignore[call-arg]
-        return functools.update_wrapper(served, original)
+        dispatcher: Any = type(original)
+        served: Einsum = functools.update_wrapper(dispatcher(relevant, self._served(original)), original)
+        return served
 
     def _contract(self, original: Einsum) -> Einsum:
         """What stands in for opt_einsum.contract: ours for the calls that leave the order and the backend to it."""
@@ -343,7 +344,7 @@ class _OnImport:
     def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
         if name != self._name:
             return None
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         if spec is None or spec.loader is None:
             return spec
@@ -410,9 +411,8 @@ def _predicted(made: Plan, original: Einsum, options: dict[str, Any]) -> float:
 
 
 def _kernels(row: Row, operands: Sequence[Any], result: Any, options: dict[str, Any]) -> str:
-    if options.get("out") is None and any(
-        type(value) is np.ndarray and np.may_share_memory(result, value) for value in operands
-    ):
+    arrays = [value for value in operands if type(value) is np.ndarray]
+    if options.get("out") is None and any(np.may_share_memory(result, array) for array in arrays):
         return "view"
     program = row.plan.program if row.plan is not None else None
     return " + ".join(dict.fromkeys(step.kernel for step in program.steps)) if program is not None else "numpy"

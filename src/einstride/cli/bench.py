@@ -30,11 +30,8 @@ def bench(options: argparse.Namespace) -> int:
     if find_spec("rich") is None:
         raise ImportError('the tables need the rich library: pip install "einstride[cli]"')
     arguments = [] if options.all else ["--quick"] if options.only else ["--quick", "--few"]
-    for name in ("only", "threads", "json"):
-        value = getattr(options, name)
-        arguments += [
-            part for item in ([value] if isinstance(value, str) else value or []) for part in (f"--{name}", item)
-        ]
+    arguments += [f"--only={pattern}" for pattern in options.only]
+    arguments += [f"--{name}={value}" for name in ("threads", "json") if (value := getattr(options, name))]
     if options.no_progress:
         arguments.append("--no-progress")
     status: int = import_module("einstride.bench.__main__").main(arguments)

@@ -6,6 +6,7 @@ import argparse
 import json
 import platform
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,8 @@ def version() -> str:
 
 def gather(tell: Callable[[float | None], None]) -> dict[str, Any]:
     """Everything that the command says; ``tell`` hears how far the measuring is."""
-    steps = [(name, lambda code=code: _core.measure_flops(code)) for name, code in PEAKS.items()]
-    steps += [(name, lambda size=size: _core.measure_bandwidth(size)) for name, size in READS.items()]
+    steps = [(name, partial(_core.measure_flops, code)) for name, code in PEAKS.items()]
+    steps += [(name, partial(_core.measure_bandwidth, size)) for name, size in READS.items()]
     rates = {}
     for number, (name, measure) in enumerate(steps):
         tell(number / len(steps))

@@ -85,7 +85,8 @@ def summary(account: Account) -> str:
     if timed:
         which = "" if len(timed) == len(rows) else f"; {len(rows) - len(timed)} kinds were too long to time"
         lines.append(
-            f"NumPy would have taken about {duration(own)} (timing it took {duration(recorder.sampling_seconds)}{which})."
+            f"NumPy would have taken about {duration(own)} "
+            f"(timing it took {duration(recorder.sampling_seconds)}{which})."
         )
     refused = [row for row in rows if row.refused]
     if refused:
