@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
 import time
@@ -24,27 +25,24 @@ def load(shell: Any) -> None:
 def _explain(shell: Any, line: str) -> None:
     """%explain "ij,jk->ik" a 4x5: what an einsum does; an operand is a shape or an expression without spaces."""
     from IPython.core.error import UsageError
-    from IPython.display import display
 
     subscripts, *operands = shlex.split(line) or [""]
     if not subscripts:
         raise UsageError('write %explain "ij,jk->ik" a b, with arrays or shapes such as 3x4')
     found = explanation(subscripts, *[_operand(shell, text) for text in operands])
-    if isinstance(found, str):
-        print(found)
-    else:
-        display(found)
+    print(found)
 
 
 def _operand(shell: Any, text: str) -> Any:
-    """A shape where the text is one and not a number of the user's, else the array it evaluates to."""
-    if text[0].isdecimal() or text == "()":
+    """The shape that the text is, or the array that it evaluates to."""
+    try:
         return shape(text)
-    return np.asarray(shell.ev(text))
+    except argparse.ArgumentTypeError:
+        return np.asarray(shell.ev(text))
 
 
 def _run(shell: Any, line: str, cell: str) -> None:
-    """%%einstride [--check] [--quiet]: run the cell with its einsum calls served by einstride, and say what they took."""
+    """%%einstride [--check] [--quiet]: run the cell as `einstride run` runs a program."""
     from IPython.core.error import UsageError
 
     words = set(shlex.split(line))

@@ -264,6 +264,8 @@ class Recorder:
                 raise TypeError("objects are multiplied by methods of their own, which may do anything")
             row.plan = plan(*places, **{name: asked[name] for name in ("dtype", "optimize") if name in asked})
             row.subscripts = spell(row.plan.problem.expression)[0]
+            if row.plan.dtype.kind not in "cO" and any(array.dtype.kind == "c" for array in arrays):
+                raise TypeError("imaginary parts are discarded, of which NumPy warns")
         except Exception as error:
             row.refused = str(error)
             return row

@@ -38,7 +38,7 @@ def explain(options: argparse.Namespace) -> int:
 
 def explanation(subscripts: str, *operands: Any, **options: Any) -> object:
     """What can be printed about an einsum; the operands are arrays or shapes."""
-    from .. import plan
+    from ..api import plan
 
     return plan(subscripts, *operands, **options).explain()
 

@@ -9,6 +9,7 @@ import linecache
 import os
 import runpy
 import sys
+import traceback
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -47,7 +48,7 @@ def file(path: str, arguments: Sequence[str]) -> Start:
     """
     if os.path.isdir(path) or zipfile.is_zipfile(path):
         sys.argv[:] = [path, *arguments]
-        _first_on_path(path)
+        _first_on_path(os.path.abspath(path))
         return _as_main("__main__", name_in_argv=False)
     source = Path(path).read_bytes()
     sys.argv[:] = [path, *arguments]
@@ -91,6 +92,8 @@ def _notebook(path: str, source: bytes) -> Start:
 
     def start() -> None:
         os.chdir(os.path.dirname(os.path.realpath(path)))
+        # Before Python 3.13 the hook of its own looks for source lines in files only.
+        sys.excepthook = lambda kind, error, trace: traceback.print_exception(kind, error, trace)
         main = _fresh_main()
         shell = _shell(main)
         with shell.builtin_trap if shell else nullcontext():

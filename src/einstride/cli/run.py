@@ -60,6 +60,8 @@ def run(options: argparse.Namespace) -> int:
         raise ImportError('the table needs the rich library: pip install "einstride[cli]", or say --quiet')
     start = program.module(*options.module) if options.module else program.file(options.program[0], options.program[1:])
     path = Path(options.json).absolute() if options.json else None
+    if path and not path.parent.is_dir():
+        raise NotADirectoryError(f"--json: there is no folder {path.parent}")
     recorder = Recorder(check=options.check)
     serving = ExitStack()
     account = Account(options.module or options.program, recorder)
