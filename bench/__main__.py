@@ -22,7 +22,7 @@ from .roofline import measure, roofline
 from .startup import import_seconds
 
 WIDTH = 240
-FEW = 3
+FEW = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

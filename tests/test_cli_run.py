@@ -132,10 +132,12 @@ PROGRAMS = {
     "results of every kind": """
         import numpy as np
         a = np.arange(12).reshape(3, 4)
-        for r in [np.einsum("ij->ji", a), np.einsum("ij->", a), np.einsum(a, [0, 1], [1]), np.einsum("i,i", [1, 2], [3, 4.5]),
+        for r in [np.einsum("ij->ji", a), np.einsum("ij->", a), np.einsum(a, [0, 1], [1]),
+                  np.einsum("i,i", [1, 2], [3, 4.5]),
                   np.einsum("i,i->", a[0], a[1], optimize=True), np.einsum("ij,jk", a, a.T), np.einsum("...j->...", a),
                   np.einsum("i->", np.array([1, 2], object)), np.einsum("i->", np.ones(3, np.longdouble)),
-                  np.einsum("i,i->", np.ones(2, "m8[s]").view("i8"), [1, 2]), np.einsum("ii->i", np.eye(3)).flags.writeable,
+                  np.einsum("i,i->", np.ones(2, "m8[s]").view("i8"), [1, 2]),
+                  np.einsum("ii->i", np.eye(3)).flags.writeable,
                   np.einsum("ij,j->i", a, a[0], out=np.empty(3)), np.einsum("i->", np.matrix([[1, 2]]).A1),
                   np.einsum("ij->i", a, dtype="f4"), np.einsum(np.ma.array([1, 2], mask=[0, 1]), [0], [])]:
             print(type(r), getattr(r, "dtype", ""), r)
@@ -275,7 +277,8 @@ def test_opt_einsum(tmp_path: Path) -> None:
         assert contract is oe.contract
         a = np.ones((3, 4))
         print(type(contract("ij,ij->", a, a)), contract("ij,jk,kl->il", a, a.T, a), contract("ij->ji", a).shape)
-        print(oe.contract_expression("ij,jk->ik", (3, 4), (4, 5))(a, np.ones((4, 5))), oe.contract_path("ij,jk", a, a.T)[0])
+        print(oe.contract_expression("ij,jk->ik", (3, 4), (4, 5))(a, np.ones((4, 5))))
+        print(oe.contract_path("ij,jk", a, a.T)[0])
         print(contract("ij,jk->ik", a, a.T, optimize=[(0, 1)], memory_limit=100))
         try:
             contract("ij,jk", a, a)
@@ -289,7 +292,7 @@ def test_opt_einsum(tmp_path: Path) -> None:
     assert ours.returncode == plain.returncode == 0
     found = {(call["subscripts"], call["line"]): call for call in account(path, folder=tmp_path)["calls"]}
     assert found["ij,jk,kl->il", 7]["refused"] == ""
-    assert found["ij,jk", 11]["kernel"] == "opt_einsum"
+    assert found["ij,jk", 12]["kernel"] == "opt_einsum"
 
 
 def test_numpy_gets_its_einsum_back(tmp_path: Path) -> None:
@@ -389,7 +392,6 @@ def test_magics_in_a_notebook(tmp_path: Path) -> None:
     hide = tmp_path / "hidden"
     hide.mkdir()
     (hide / "sitecustomize.py").write_text(
-        "import sys\nclass No:\n    def find_spec(self, name, *_):\n        if name == 'IPython': raise ImportError(name)\n"
         "import importlib.util as u\nfind = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'IPython' else find(name, *a)\n"
     )

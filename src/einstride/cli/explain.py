@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from .help import Help
+
 EXAMPLES = """\
 examples:
-  einstride explain "bqm,bkm->bqk" 32x64x512 32x128x512     attention scores
-  einstride explain "ij,jk,kl->il" 10x1000 1000x1000 1000x5  in which order, and why
-  einstride explain "ij,->ij" 3x4 0d --dtype float32         a matrix and a scalar
+  einstride explain "bqm,bkm->bqk" 32x64x512 32x128x512      attention scores
+  einstride explain "ij,jk,kl->il" 9x900 900x900 900x5       in which order?
+  einstride explain "ij,->ij" 3x4 0d --dtype float32         a matrix, a scalar
 """
 
 
@@ -20,7 +22,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Say what an einsum of operands of these shapes does: its labels by role, the steps it is done in, "
         "the kernel of each and why, flops, bytes and predicted time. Nothing is computed.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
     parser.add_argument("subscripts", metavar="SUBSCRIPTS", help='as for einsum: "ij,jk->ik"')
     parser.add_argument(

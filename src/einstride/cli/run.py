@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
+from .help import Help
+
 EXAMPLES = """\
 examples:
   einstride run train.py --epochs 3             a script with its arguments
@@ -31,7 +33,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "Everything else is as without: arguments, output, exit status, tracebacks. A call that einstride refuses, or "
         "that NumPy would refuse, goes to NumPy.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
     parser.add_argument(
         "--check",
@@ -42,7 +44,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--json", metavar="FILE", help="write everything the table says, and more, to a file")
     parser.add_argument("--quiet", action="store_true", help="print no table")
     parser.add_argument("--no-progress", action="store_true", help="show no bar while a long einsum runs")
-    parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="run a module, as python -m does")
+    parser.add_argument(
+        "-m", dest="module", nargs=argparse.REMAINDER, metavar="MODULE", help="run a module, as python -m does"
+    )
     parser.add_argument("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     parser.set_defaults(run=run, parser=parser)
 
