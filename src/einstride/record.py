@@ -44,7 +44,8 @@ class Row:
         like: what the program's own einsum returns for such a call: a type and a dtype.
         kernel: the kernels that ran, ``"view"``, or whose einsum was called instead of ours.
         refused: why the calls go to the program's own einsum; empty where ours serves them.
-        count, seconds: how many calls, and the time they took together; the first one's planning included.
+        count, seconds: how many calls, and the time they took together, planning included.
+        planning: the seconds that planning took.
         sampled: seconds that the program's own einsum took for such a call.
         due: the count of calls at which the next is looked at more closely.
         checked: None, or what `Recorder` with ``check`` found: empty where both results agree.
@@ -61,6 +62,7 @@ class Row:
     refused: str = ""
     count: int = 0
     seconds: float = 0.0
+    planning: float = 0.0
     sampled: list[float] = field(default_factory=list)
     due: int = 0
     checked: str | None = None
@@ -269,7 +271,7 @@ class Recorder:
         except Exception as error:
             row.refused = str(error)
             return row
-        row.seconds = time.perf_counter() - start
+        row.seconds = row.planning = time.perf_counter() - start
         try:
             row.like = self._kind_of_result(original, operands, options)
         except Exception as error:

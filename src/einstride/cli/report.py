@@ -81,23 +81,38 @@ def summary(account: Account) -> str:
     calls, seconds = sum(row.count for row in rows), sum(row.seconds for row in rows)
     timed = [row for row in rows if row.own_seconds is not None]
     own = sum(row.own_seconds or 0 for row in timed)
-    lines = [f"{calls:,} calls of {len(rows)} kinds: {duration(seconds)} of the program's {duration(account.seconds)}."]
+    lines = [
+        f"{number(calls, 'call')} of {number(len(rows), 'kind')}: {duration(seconds)} of the program's "
+        f"{duration(account.seconds)}, planning, once a kind, included ({duration(sum(row.planning for row in rows))})."
+    ]
     if timed:
-        which = "" if len(timed) == len(rows) else f"; {len(rows) - len(timed)} kinds were too long to time"
+        untimed = len(rows) - len(timed)
+        which = f"; not timed: {number(untimed, 'kind')}" if untimed else ""
         lines.append(
             f"NumPy would have taken about {duration(own)} "
             f"(timing it took {duration(recorder.sampling_seconds)}{which})."
         )
     refused = [row for row in rows if row.refused]
     if refused:
-        lines.append(f"{len(refused)} kinds went to NumPy: {'; '.join(dict.fromkeys(reason(row) for row in refused))}.")
+        why = "; ".join(dict.fromkeys(row.refused.splitlines()[0] for row in refused))
+        lines.append(f"{number(len(refused), 'kind')} went to NumPy: {why}.")
     if len(rows) > MOST_ROWS:
-        lines.append(f"{len(rows) - MOST_ROWS} more kinds: --json lists all.")
+        lines.append(f"{number(len(rows) - MOST_ROWS, 'more kind')}: --json lists all.")
     if recorder.check:
         checked = [row for row in rows if row.checked is not None]
         wrong = sum(bool(row.checked) for row in checked)
-        lines.append(f"{len(checked)} kinds checked against NumPy: {f'{wrong} WRONG' if wrong else 'all agree'}.")
+        found = f"{wrong} WRONG" if wrong else "all agree"
+        lines.append(f"{number(len(checked), 'kind')} checked against NumPy: {found}.")
     return "\n".join(lines)
+
+
+def number(count: int, noun: str) -> str:
+    """A count and its noun.
+
+    >>> number(1, "call"), number(1200, "call")
+    ('1 call', '1,200 calls')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def operands(row: Row) -> str:
@@ -119,11 +134,6 @@ def place(row: Row) -> str:
         if file.startswith(folder + os.sep):
             return f"{file[len(folder) + 1 :]}:{row.line}"
     return f"{file}:{row.line}"
-
-
-def reason(row: Row) -> str:
-    """The first line of why NumPy was called."""
-    return row.refused.splitlines()[0] if row.refused else ""
 
 
 def duration(seconds: float) -> str:
@@ -149,7 +159,7 @@ def scaled(amount: int) -> str:
 
 
 def as_dict(account: Account) -> dict[str, Any]:
-    """Everything in the account. Seconds are of all calls together; null where NumPy was not timed."""
+    """Everything in the account. A call's seconds are of all its calls together; null where NumPy was not timed."""
     recorder = account.recorder
     return {
         "program": list(account.program),
@@ -168,6 +178,7 @@ def as_dict(account: Account) -> dict[str, Any]:
                 "dtypes": row.dtypes,
                 "count": row.count,
                 "seconds": row.seconds,
+                "planning_seconds": row.planning,
                 "numpy_seconds": row.own_seconds,
                 "numpy_samples": row.sampled,
                 "flops": row.plan.cost.flops if row.plan else None,

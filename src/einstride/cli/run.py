@@ -17,7 +17,7 @@ EXAMPLES = """\
 examples:
   einstride run train.py --epochs 3             a script with its arguments
   einstride run -m pytest tests                 a module
-  einstride run analysis.ipynb                  the code of a notebook, in the notebook's folder
+  einstride run analysis.ipynb                  a notebook's code, in its folder
   einstride run --check --json calls.json sim.py
 """
 
