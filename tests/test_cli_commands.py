@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -101,17 +102,30 @@ def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     assert found["processor"] in text
 
 
-def test_bench(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ([], {"quick": True, "few": True, "progress": True, "json": None}),
+        (["--all", "--no-progress"], {"quick": False, "few": False, "progress": False}),
+        (["--only", "attn*", "--only", "mm"], {"quick": True, "few": False, "only": ["attn*", "mm"]}),
+        (["--contenders", "numpy", "ours", "--threads", "3"], {"contenders": ["numpy", "ours"], "threads": 3}),
+        (["--json", "x.json"], {"json": Path("x.json")}),
+    ],
+)
+def test_bench(given: list[str], asked: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rich")
-    pytest.importorskip("einstride.bench", reason="only wheels and editable installs have the benchmark inside")
-    arguments = ["bench", "--only", "nb sum all", "--threads", "1", "--json", str(tmp_path / "bench.json")]
-    program = f"import sys; from einstride.cli import main; sys.exit(main({arguments!r}))"
-    ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path, timeout=300
+    benchmark = pytest.importorskip(
+        "einstride.bench.__main__", reason="only wheels and editable installs have the benchmark inside"
     )
-    assert "nb sum all" in ended.stdout
-    found = json.loads((tmp_path / "bench.json").read_text())
-    assert [result["case"]["name"] for result in found["results"]] == ["nb sum all"]
+    found: list[argparse.Namespace] = []
+
+    def parsed(arguments: list[str]) -> int:
+        found.append(benchmark._parser().parse_args(arguments))
+        return 7
+
+    monkeypatch.setattr(benchmark, "main", parsed)
+    assert cli.main(["bench", *given]) == 7
+    assert {name: getattr(found[0], name) for name in asked} == asked
 
 
 def test_bench_says_where_it_is_not(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -344,12 +344,16 @@ class _OnImport:
     def __init__(self, name: str, then: Callable[[ModuleType], None]) -> None:
         self._name = name
         self._then = then
+        self._asking = False
 
     def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
-        if name != self._name:
+        if name != self._name or self._asking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        self._asking = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._asking = False
         if spec is None or spec.loader is None:
             return spec
         loader, load = spec.loader, spec.loader.exec_module
@@ -419,7 +423,7 @@ def _kernels(row: Row, operands: Sequence[Any], result: Any, options: dict[str, 
     if options.get("out") is None and any(np.may_share_memory(result, array) for array in arrays):
         return "view"
     program = row.plan.program if row.plan is not None else None
-    return " + ".join(dict.fromkeys(step.kernel for step in program.steps)) if program is not None else "numpy"
+    return "+".join(dict.fromkeys(step.kernel for step in program.steps)) if program is not None else "numpy"
 
 
 def _unlike(result: Any, like: tuple[type, Any]) -> str:

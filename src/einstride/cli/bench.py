@@ -17,6 +17,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--all", action="store_true", help="every workload, in turns long enough to publish")
     parser.add_argument("--only", action="append", default=[], metavar="PATTERN", help="workloads of such a name")
+    parser.add_argument("--contenders", nargs="+", default=[], metavar="NAME", help="numpy, torch, jax, ..., ours")
     parser.add_argument("--threads", metavar="N", help="how many (default: the cores this process may use)")
     parser.add_argument("--json", metavar="FILE", help="write everything measured to a file")
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
@@ -31,6 +32,7 @@ def bench(options: argparse.Namespace) -> int:
         raise ImportError('the tables need the rich library: pip install "einstride[cli]"')
     arguments = [] if options.all else ["--quick"] if options.only else ["--quick", "--few"]
     arguments += [f"--only={pattern}" for pattern in options.only]
+    arguments += ["--contenders", *options.contenders] if options.contenders else []
     arguments += [f"--{name}={value}" for name in ("threads", "json") if (value := getattr(options, name))]
     if options.no_progress:
         arguments.append("--no-progress")

@@ -68,7 +68,7 @@ def table(rows: Sequence[Row]) -> Table:
             call,
             f"{row.count:,}",
             f"{duration(row.seconds)}\n{'-' if own is None or row.refused else duration(own)}",
-            Text("-" if speed is None else f"{speed:.2g}" if speed < 10 else f"{speed:.0f}", style),
+            Text("-" if speed is None else ratio(speed), style),
             Text(f"{scaled(row.plan.cost.flops) if row.plan else '-'}\n{row.kernel}", "red" if row.checked else ""),
         )
     return found
@@ -104,6 +104,15 @@ def summary(account: Account) -> str:
         found = f"{wrong} WRONG" if wrong else "all agree"
         lines.append(f"{number(len(checked), 'kind')} checked against NumPy: {found}.")
     return "\n".join(lines)
+
+
+def ratio(value: float) -> str:
+    """How many times, to two digits.
+
+    >>> ratio(0.0001), ratio(0.345), ratio(3.45), ratio(345.6)
+    ('<0.01', '0.34', '3.5', '346')
+    """
+    return "<0.01" if value < 0.01 else f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
 def number(count: int, noun: str) -> str:
