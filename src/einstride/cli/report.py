@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,16 +132,13 @@ def operands(row: Row) -> str:
 
 
 def place(row: Row) -> str:
-    """File and line: relative to the current folder or to the folder of an installed package, where that is shorter."""
-    file = row.file
-    if file.startswith("<") or not os.path.isabs(file):
-        return f"{file}:{row.line}"
-    if not os.path.exists(file):
+    """File and line; of a path only the last folder, for narrow terminals: JSON has all of it."""
+    file = Path(row.file)
+    if not file.is_absolute():
+        return f"{file}:{row.line}"  # "<string>", or the cell of a notebook
+    if not file.exists():
         return f"cell:{row.line}"  # what a notebook's kernel compiles
-    for folder in sorted({os.getcwd(), *filter(os.path.isabs, sys.path)}, key=len, reverse=True):
-        if file.startswith(folder + os.sep):
-            return f"{file[len(folder) + 1 :]}:{row.line}"
-    return f"{file}:{row.line}"
+    return f"{Path(*file.parts[-2:])}:{row.line}"
 
 
 def duration(seconds: float) -> str:
