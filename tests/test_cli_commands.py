@@ -95,8 +95,7 @@ def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     assert found["level"] == _core.level_name()
     assert found["levels"] == _core.levels()
     assert found["threads"] == einstride.num_threads()
-    assert found["flops"]["float32"] > found["flops"]["float64"] > 1e8
-    assert all(rate > 1e8 for rate in found["read_bytes"].values())
+    assert all(rate > 0 for rate in (*found["flops"].values(), *found["read_bytes"].values()))
     text = info.text(found)
     assert f"{found['flops']['float32'] / 1e9:.0f} Gflop/s" in text
     assert found["processor"] in text

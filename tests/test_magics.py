@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,9 @@ interactiveshell = pytest.importorskip("IPython.core.interactiveshell")
 
 @pytest.fixture(scope="module")
 def shell() -> Iterator[Any]:
+    main = sys.modules["__main__"]  # which a shell puts itself in the place of
     made = interactiveshell.InteractiveShell()
+    sys.modules["__main__"] = main
     made.history_manager.enabled = False
     made.run_line_magic("load_ext", "einstride")
     yield made
