@@ -220,7 +220,7 @@ class Recorder:
         first, row.due = row.due == 0, 2 * row.due + 1
         # Before ours, which may write over an operand.
         self._sample(row, original, operands, options)
-        wanted = self._reference(row, operands) if self.check and first else None
+        wanted = self._reference(row, original, operands) if self.check and first else None
         start = time.perf_counter()
         try:
             result = einsum(*operands, **asked)
@@ -313,8 +313,8 @@ class Recorder:
             row.sampled.append(time.perf_counter() - start)
         self.sampling_seconds += row.sampled[-1]
 
-    def _reference(self, row: Row, operands: Sequence[Any]) -> tuple[Any, Any] | None:
-        """NumPy's result and how far a right one may be from it, entry by entry; None for what has no such bound.
+    def _reference(self, row: Row, original: Einsum, operands: Sequence[Any]) -> tuple[Any, Any] | None:
+        """The other result and how far a right one may be from it, entry by entry; None for what has no such bound.
 
         Integers are exact. Two sums of K products of n factors, each formed in any order, differ by at most
         2 (K + n) eps times the sum of the products' sizes (Higham, Accuracy and Stability of Numerical Algorithms,
@@ -327,11 +327,11 @@ class Recorder:
         wide = np.dtype(np.float32) if made.dtype == np.float16 else made.dtype
         with self._alone():
             places[values] = [array.astype(wide, casting="unsafe") for array in places[values]]
-            result = np.einsum(*places, optimize=True).astype(made.dtype)
+            result = np.asarray(original(*places, optimize=True)).astype(made.dtype)
             if made.dtype.kind not in "fc":
                 return result, 0
             places[values] = [np.abs(array) for array in places[values]]
-            sizes = np.einsum(*places, optimize=True)
+            sizes = original(*places, optimize=True)
         summed = set(range(len(made.problem.extents))).difference(made.problem.expression.output)
         terms = math.prod(made.problem.extents[label] for label in summed) + len(row.shapes)
         rounding = 0 if wide == made.dtype else np.finfo(made.dtype).eps
