@@ -282,6 +282,9 @@ def test_opt_einsum(tmp_path: Path) -> None:
         print(oe.contract_expression("ij,jk->ik", (3, 4), (4, 5))(a, np.ones((4, 5))))
         print(oe.contract_path("ij,jk", a, a.T)[0])
         print(contract("ij,jk->ik", a, a.T, optimize=[(0, 1)], memory_limit=100))
+        with oe.shared_intermediates() as kept:
+            contract("ij,jk->ik", a, a.T)
+        print(len(kept))
         contract("λμ,μж->λж", a, a.T)
         try:
             contract("ij,jk", a, a)
@@ -294,9 +297,9 @@ def test_opt_einsum(tmp_path: Path) -> None:
     assert (ours.stdout, ours.stderr) == (plain.stdout, plain.stderr)
     assert ours.returncode == plain.returncode == 0
     found = {(call["subscripts"], call["line"]): call for call in account("--check", path, folder=tmp_path)["calls"]}
-    assert found["λμ,μж->λж", 13]["check"] == ""
+    assert found["λμ,μж->λж", 16]["check"] == ""
     assert found["ij,jk,kl->il", 9]["refused"] == ""
-    assert found["ij,jk", 15]["kernel"] == "opt_einsum"
+    assert found["ij,jk", 18]["kernel"] == "opt_einsum"
 
 
 def test_numpy_gets_its_einsum_back(tmp_path: Path) -> None:

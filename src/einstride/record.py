@@ -419,6 +419,8 @@ def _numpy_options(operands: Sequence[Any], options: dict[str, Any]) -> dict[str
         return None
     if not all(type(value) is np.ndarray for value in operands[_values(operands)]):
         return None
+    if sys.modules["opt_einsum.sharing"].currently_sharing():
+        return None  # it keeps intermediates for the next call
     return {name: options[name] for name in ("out", "dtype", "order", "casting") if name in options}
 
 
