@@ -20,6 +20,7 @@ from einstride import _core
 
 FUSED = 1
 CONTRACT = 0
+LANES = 2
 INT64, FLOAT64 = 4, 12
 BATCH, FREE_LEFT, FREE_RIGHT, CONTRACTED = range(4)
 
@@ -87,6 +88,9 @@ class TestProgram:
             ([(FUSED, (0, 1, 2), (FLOAT64,) * 3, [(BATCH, -2, (8, 8, 8))])], "negative"),
             ([(FUSED, (0, 1, 2), (FLOAT64,) * 3, [(7, 2, (8, 8, 8))])], "unknown role"),
             ([(CONTRACT, (0, 2), (FLOAT64,) * 2, [])], "two inputs"),
+            ([(LANES, (0, 2), (FLOAT64,) * 2, [(BATCH, 8, (8, 8))])], "two inputs"),
+            ([(CONTRACT, (0, 1, 2), (FLOAT64,) * 3, [(FREE_LEFT, 0, (8, 0, 8))])], "no empty loop"),
+            ([(LANES, (0, 1, 2), (FLOAT64,) * 3, [])], "need a batch"),
         ],
     )
     def test_refuses_what_is_not_a_program(self, steps: list[Any], message: str) -> None:

@@ -54,14 +54,15 @@ Step make_step(const StepData& data, std::size_t slots) {
         loops.push_back({static_cast<Role>(role), extent, strides});
         work *= static_cast<double>(extent);
     }
-    switch (kernel) {
-        case static_cast<int>(KernelId::contract):
-            require(types.size() == 3, "a contraction has two inputs");
-            return {step_slots, make_contract(loops, types), work};
-        case static_cast<int>(KernelId::fused): return {step_slots, make_fused(loops, types), work};
-        case static_cast<int>(KernelId::lanes): return {step_slots, make_lanes(loops, types), work};
-        default: throw nb::value_error("unknown kernel");
-    }
+    require(kernel >= 0 && kernel <= static_cast<int>(KernelId::lanes), "unknown kernel");
+    const auto id = static_cast<KernelId>(kernel);
+    if (id == KernelId::fused) return {step_slots, make_fused(loops, types), work};
+    require(types.size() == 3, "a contraction has two inputs");
+    for (const Loop& loop : loops) require(loop.extent > 0, "a contraction has no empty loop");
+    if (id == KernelId::contract) return {step_slots, make_contract(loops, types), work};
+    const auto is_batch = [](const Loop& loop) { return loop.role == Role::batch; };
+    require(std::any_of(loops.begin(), loops.end(), is_batch), "lanes need a batch");
+    return {step_slots, make_lanes(loops, types), work};
 }
 
 void make_program(Program* place, int operands, const std::vector<StepData>& steps,

@@ -17,6 +17,29 @@
 namespace einstride {
 namespace {
 
+PyArrayObject* as_array(PyObject* object) { return reinterpret_cast<PyArrayObject*>(object); }
+
+class Reference {
+  public:
+    Reference() = default;
+    explicit Reference(PyObject* borrowed) : object_(Py_XNewRef(borrowed)) {}
+    static Reference stolen(PyObject* owned) {
+        Reference reference;
+        reference.object_ = owned;
+        return reference;
+    }
+    Reference(Reference&& other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
+    Reference& operator=(Reference&& other) noexcept {
+        std::swap(object_, other.object_);
+        return *this;
+    }
+    ~Reference() { Py_XDECREF(object_); }
+    PyObject* get() const { return object_; }
+
+  private:
+    PyObject* object_ = nullptr;
+};
+
 // ---- Output arrays ------------------------------------------------------------------------------
 
 // Below this, malloc hands out memory whose pages are mapped already.
@@ -52,18 +75,53 @@ PyDataMem_Handler recycled = {
     "einstride", 1, {nullptr, recycled_malloc, recycled_calloc, recycled_realloc, recycled_free}};
 PyObject* recycled_capsule = nullptr;
 
-// Steals a reference to `descr`, as NumPy does.
-PyObject* new_array(PyArray_Descr* descr, int axes, const npy_intp* shape, const npy_intp* strides,
-                    std::int64_t bytes) {
-    auto* dims = const_cast<npy_intp*>(shape);
-    auto* steps = const_cast<npy_intp*>(strides);
-    if (bytes < recycle_from) return PyArray_NewFromDescr(&PyArray_Type, descr, axes, dims, steps, nullptr, 0, nullptr);
-    PyObject* previous = PyDataMem_SetHandler(recycled_capsule);
-    if (previous == nullptr) {
-        Py_DECREF(descr);
-        return nullptr;
+// False with a Python error set.
+bool to_intp(PyObject* tuple, std::vector<npy_intp>& values) {
+    if (!PyTuple_Check(tuple)) {
+        PyErr_SetString(PyExc_TypeError, "a shape and its strides are tuples of int");
+        return false;
     }
-    PyObject* array = PyArray_NewFromDescr(&PyArray_Type, descr, axes, dims, steps, nullptr, 0, nullptr);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); ++i) {
+        values.push_back(PyLong_AsSsize_t(PyTuple_GET_ITEM(tuple, i)));
+        if (values.back() == -1 && PyErr_Occurred() != nullptr) return false;
+    }
+    return true;
+}
+
+// The type, shape and strides of an array to make.
+struct Layout {
+    Reference descr;
+    std::vector<npy_intp> shape;
+    std::vector<npy_intp> strides;
+    std::int64_t bytes = 0;
+
+    int axes() const { return static_cast<int>(shape.size()); }
+    PyArray_Descr* new_descr() const { return reinterpret_cast<PyArray_Descr*>(Py_NewRef(descr.get())); }
+
+    // False with a Python error set.
+    bool read(PyObject* shape_tuple, PyObject* stride_tuple, PyObject* dtype) {
+        if (!to_intp(shape_tuple, shape) || !to_intp(stride_tuple, strides)) return false;
+        if (!PyArray_DescrCheck(dtype) || shape.size() != strides.size()) {
+            PyErr_SetString(PyExc_ValueError, "a new array needs a dtype, a shape, and one stride an axis");
+            return false;
+        }
+        descr = Reference(dtype);
+        bytes = PyDataType_ELSIZE(reinterpret_cast<PyArray_Descr*>(dtype));
+        for (const npy_intp extent : shape) bytes *= extent;
+        return true;
+    }
+};
+
+// nullptr with a Python error set.
+PyObject* new_array(const Layout& layout) {
+    const auto make = [&layout] {
+        return PyArray_NewFromDescr(&PyArray_Type, layout.new_descr(), layout.axes(), layout.shape.data(),
+                                    layout.strides.data(), nullptr, 0, nullptr);
+    };
+    if (layout.bytes < recycle_from) return make();
+    PyObject* previous = PyDataMem_SetHandler(recycled_capsule);
+    if (previous == nullptr) return nullptr;
+    PyObject* array = make();
     PyObject* type = nullptr;
     PyObject* value = nullptr;
     PyObject* trace = nullptr;
@@ -76,27 +134,6 @@ PyObject* new_array(PyArray_Descr* descr, int axes, const npy_intp* shape, const
 }
 
 // ---- Running ------------------------------------------------------------------------------------
-
-class Reference {
-  public:
-    Reference() = default;
-    explicit Reference(PyObject* borrowed) : object_(Py_XNewRef(borrowed)) {}
-    static Reference stolen(PyObject* owned) {
-        Reference reference;
-        reference.object_ = owned;
-        return reference;
-    }
-    Reference(Reference&& other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
-    Reference& operator=(Reference&& other) noexcept {
-        std::swap(object_, other.object_);
-        return *this;
-    }
-    ~Reference() { Py_XDECREF(object_); }
-    PyObject* get() const { return object_; }
-
-  private:
-    PyObject* object_ = nullptr;
-};
 
 // Never destroyed, as `table` below.
 Reference& progress_function = *new Reference;
@@ -162,11 +199,15 @@ class Released {
 };
 
 // False with a Python error set.
-bool run_tensors(const Program& program, char* const* tensors) {
+bool run_arrays(const Program& program, PyObject* const* operands, Py_ssize_t count, PyObject* out) {
     try {
-        if (!program.long_running) return program.run(tensors, Monitor{});
+        Pointers tensors(static_cast<std::size_t>(count) + 1);
+        for (Py_ssize_t i = 0; i < count; ++i)
+            tensors[static_cast<std::size_t>(i)] = PyArray_BYTES(as_array(operands[i]));
+        tensors[static_cast<std::size_t>(count)] = PyArray_BYTES(as_array(out));
+        if (!program.long_running) return program.run(tensors.data(), Monitor{});
         Released released;
-        return released.finish(program.run(tensors, Monitor{Released::poll, &released}));
+        return released.finish(program.run(tensors.data(), Monitor{Released::poll, &released}));
     } catch (const std::bad_alloc&) {
         PyErr_NoMemory();
         return false;
@@ -195,7 +236,7 @@ struct Key {
     // False where an array is not one that the compiled path takes.
     bool put_array(PyObject* object) {
         if (!PyArray_CheckExact(object)) return false;
-        auto* array = reinterpret_cast<PyArrayObject*>(object);
+        auto* array = as_array(object);
         const int axes = PyArray_NDIM(array);
         if (!PyArray_ISNOTSWAPPED(array) || count + 1 + 2 * axes > most_words) return false;
         put(static_cast<std::int64_t>(PyArray_TYPE(array)) << 8 | axes);
@@ -296,10 +337,7 @@ struct Entry {
     std::vector<std::int64_t> words;
     Reference owner;
     const Program* program = nullptr;
-    Reference descr;
-    std::vector<npy_intp> shape;
-    std::vector<npy_intp> strides;
-    std::int64_t bytes = 0;
+    Layout layout;
     int view_of = -1;
     bool zeroed = false;
     std::vector<Span> spans;  // of the operands, then of out; empty without out
@@ -350,7 +388,7 @@ PyObject* miss_function = nullptr;
 
 bool overlaps_output(const Entry& entry, PyObject* const* operands, PyObject* out) {
     const auto place = [&entry](PyObject* array, std::size_t i) {
-        const auto first = reinterpret_cast<std::intptr_t>(PyArray_DATA(reinterpret_cast<PyArrayObject*>(array)));
+        const auto first = reinterpret_cast<std::intptr_t>(PyArray_DATA(as_array(array)));
         return std::pair{first + entry.spans[i].low, first + entry.spans[i].high};
     };
     const std::size_t last = entry.spans.size() - 1;
@@ -362,37 +400,31 @@ bool overlaps_output(const Entry& entry, PyObject* const* operands, PyObject* ou
     return false;
 }
 
-PyObject* view(const Entry& entry, PyObject* operand) {
-    auto* array = reinterpret_cast<PyArrayObject*>(operand);
-    PyObject* result =
-        PyArray_NewFromDescr(&PyArray_Type, reinterpret_cast<PyArray_Descr*>(Py_NewRef(entry.descr.get())),
-                             static_cast<int>(entry.shape.size()), entry.shape.data(), entry.strides.data(),
-                             PyArray_DATA(array), PyArray_FLAGS(array) & NPY_ARRAY_WRITEABLE, nullptr);
+PyObject* view(const Layout& layout, PyObject* operand) {
+    auto* array = as_array(operand);
+    PyObject* result = PyArray_NewFromDescr(&PyArray_Type, layout.new_descr(), layout.axes(), layout.shape.data(),
+                                            layout.strides.data(), PyArray_DATA(array),
+                                            PyArray_FLAGS(array) & NPY_ARRAY_WRITEABLE, nullptr);
     if (result == nullptr) return nullptr;
-    if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(result), Py_NewRef(operand)) < 0) {
+    if (PyArray_SetBaseObject(as_array(result), Py_NewRef(operand)) < 0) {
         Py_DECREF(result);
         return nullptr;
     }
-    return PyArray_Return(reinterpret_cast<PyArrayObject*>(result));
+    return PyArray_Return(as_array(result));
 }
 
 // The answer of a call seen before. `out` may be nullptr.
 PyObject* answer(const Entry& entry, PyObject* const* operands, Py_ssize_t count, PyObject* out) {
-    if (entry.view_of >= 0) return view(entry, operands[entry.view_of]);
-    PyObject* result = out != nullptr ? Py_NewRef(out)
-                                      : new_array(reinterpret_cast<PyArray_Descr*>(Py_NewRef(entry.descr.get())),
-                                                  static_cast<int>(entry.shape.size()), entry.shape.data(),
-                                                  entry.strides.data(), entry.bytes);
+    if (entry.view_of >= 0) return view(entry.layout, operands[entry.view_of]);
+    PyObject* result = out != nullptr ? Py_NewRef(out) : new_array(entry.layout);
     if (result == nullptr) return nullptr;
-    auto* array = reinterpret_cast<PyArrayObject*>(result);
-    char* tensors[most_operands + 1];
-    for (Py_ssize_t i = 0; i < count; ++i) tensors[i] = PyArray_BYTES(reinterpret_cast<PyArrayObject*>(operands[i]));
-    tensors[count] = PyArray_BYTES(array);
+    auto* array = as_array(result);
 
     // While the interpreter is released another thread may push the entry out of the table.
     const Program& program = *entry.program;
     const Reference owner(entry.owner.get());
-    if ((entry.zeroed && PyArray_FillWithScalar(array, Py_False) < 0) || !run_tensors(program, tensors)) {
+    if ((entry.zeroed && PyArray_FillWithScalar(array, Py_False) < 0) ||
+        !run_arrays(program, operands, count, result)) {
         Py_DECREF(result);
         return nullptr;
     }
@@ -463,7 +495,7 @@ PyObject* einsum(PyObject*, PyObject* const* arguments, Py_ssize_t count, PyObje
         if (operands.take(first, operand_count, step) &&
             describe(key, terms, operands.get(), operand_count, out, optimize)) {
             const Entry* entry = table.find(key);
-            if (entry != nullptr && (out == nullptr || (PyArray_ISWRITEABLE(reinterpret_cast<PyArrayObject*>(out)) &&
+            if (entry != nullptr && (out == nullptr || (PyArray_ISWRITEABLE(as_array(out)) &&
                                                         !overlaps_output(*entry, operands.get(), out))))
                 return answer(*entry, operands.get(), operand_count, out);
         }
@@ -513,38 +545,6 @@ array([[20, 23, 26, 29],
 
 PyMethodDef einsum_def = {"einsum", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(einsum)),
                           METH_FASTCALL | METH_KEYWORDS, einsum_doc};
-
-bool to_intp(PyObject* tuple, std::vector<npy_intp>& values) {
-    if (!PyTuple_Check(tuple)) {
-        PyErr_SetString(PyExc_TypeError, "a shape and its strides are tuples of int");
-        return false;
-    }
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); ++i) {
-        values.push_back(PyLong_AsSsize_t(PyTuple_GET_ITEM(tuple, i)));
-        if (values.back() == -1 && PyErr_Occurred() != nullptr) return false;
-    }
-    return true;
-}
-
-// The layout of a new array. False with a Python error set.
-struct Layout {
-    Reference descr;
-    std::vector<npy_intp> shape;
-    std::vector<npy_intp> strides;
-    std::int64_t bytes = 0;
-
-    bool read(PyObject* shape_tuple, PyObject* stride_tuple, PyObject* dtype) {
-        if (!to_intp(shape_tuple, shape) || !to_intp(stride_tuple, strides)) return false;
-        if (!PyArray_DescrCheck(dtype) || shape.size() != strides.size()) {
-            PyErr_SetString(PyExc_ValueError, "a new array needs a dtype, a shape, and one stride an axis");
-            return false;
-        }
-        descr = Reference(dtype);
-        bytes = PyDataType_ELSIZE(reinterpret_cast<PyArray_Descr*>(dtype));
-        for (const npy_intp extent : shape) bytes *= extent;
-        return true;
-    }
-};
 
 // The arrays of a tuple. False with a Python error set.
 bool arrays_of(PyObject* tuple, PyObject* out) {
@@ -597,25 +597,19 @@ bool remember(PyObject* subscripts, PyObject* operands, PyObject* out, PyObject*
     Key key;
     if (!describe(key, terms, arrays, count, given, optimize)) return true;
 
-    Layout layout;
-    if (!layout.read(answer.shape, answer.strides, answer.dtype)) return false;
     auto entry = std::make_unique<Entry>();
+    if (!entry->layout.read(answer.shape, answer.strides, answer.dtype)) return false;
     entry->hash = key.hash;
     entry->subscripts = Reference(terms.subscripts);
     entry->optimize = Reference(optimize);
     entry->words.assign(key.words.begin(), key.words.begin() + key.count);
     entry->owner = Reference(answer.owner);
     entry->program = answer.program;
-    entry->descr = std::move(layout.descr);
-    entry->shape = std::move(layout.shape);
-    entry->strides = std::move(layout.strides);
-    entry->bytes = layout.bytes;
     entry->view_of = answer.view_of;
     entry->zeroed = answer.zeroed;
     if (given != nullptr) {
-        for (Py_ssize_t i = 0; i < count; ++i)
-            entry->spans.push_back(span_of(reinterpret_cast<PyArrayObject*>(arrays[i])));
-        entry->spans.push_back(span_of(reinterpret_cast<PyArrayObject*>(given)));
+        for (Py_ssize_t i = 0; i < count; ++i) entry->spans.push_back(span_of(as_array(arrays[i])));
+        entry->spans.push_back(span_of(as_array(given)));
     }
     table.insert(key, std::move(entry));
     return true;
@@ -626,8 +620,7 @@ void forget() { table.clear(); }
 PyObject* empty(PyObject* shape, PyObject* strides, PyObject* dtype) {
     Layout layout;
     if (!layout.read(shape, strides, dtype)) return nullptr;
-    return new_array(reinterpret_cast<PyArray_Descr*>(Py_NewRef(dtype)), static_cast<int>(layout.shape.size()),
-                     layout.shape.data(), layout.strides.data(), layout.bytes);
+    return new_array(layout);
 }
 
 bool run(const Program& program, PyObject* operands, PyObject* out) {
@@ -637,11 +630,7 @@ bool run(const Program& program, PyObject* operands, PyObject* out) {
         PyErr_Format(PyExc_ValueError, "the program takes %d operands and out", program.operands);
         return false;
     }
-    std::vector<char*> tensors;
-    for (Py_ssize_t i = 0; i < count; ++i)
-        tensors.push_back(PyArray_BYTES(reinterpret_cast<PyArrayObject*>(PyTuple_GET_ITEM(operands, i))));
-    tensors.push_back(PyArray_BYTES(reinterpret_cast<PyArrayObject*>(out)));
-    return run_tensors(program, tensors.data());
+    return run_arrays(program, PySequence_Fast_ITEMS(operands), count, out);
 }
 
 }  // namespace einstride

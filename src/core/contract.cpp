@@ -10,6 +10,7 @@
 #include <cstring>
 #include <memory>
 
+#include "contraction.hpp"
 #include "level.hpp"
 #include "memory.hpp"
 #include "program.hpp"
@@ -31,10 +32,9 @@ constexpr std::int64_t max_buffer_columns = 512;
 constexpr std::int64_t max_turn = 32;
 constexpr std::int64_t max_run = 512;
 
-// Work is cut into this many tasks a thread, so that threads of unequal speed finish together, but never below the
-// multiply-adds that repay handing a task out (some 20 microseconds).
+// Work is cut into this many tasks a thread, so that threads of unequal speed finish together, but never below
+// least_task.
 constexpr std::int64_t tasks_per_thread = 2;
-constexpr std::int64_t least_task = 1 << 19;
 constexpr std::int64_t most_tasks_a_thread = 8;
 constexpr std::int64_t max_splits = 16;
 
@@ -52,43 +52,17 @@ class Contract final : public Kernel {
         : level_(level()),
           acc_(acc_of(types[2])),
           parts_(is_complex(acc_) ? 2 : 1),
-          real_(acc_ == Acc::c64    ? Acc::f32
-                : acc_ == Acc::c128 ? Acc::f64
-                                    : acc_),
+          real_(real_of(acc_)),
           tile_(level_.tile[static_cast<int>(real_)]),
           real_size_(size_of(real_)),
           size_(size_of(acc_)),
-          pack_left_(level_.pack[static_cast<int>(types[0])][static_cast<int>(acc_)]),
-          pack_right_(level_.pack[static_cast<int>(types[1])][static_cast<int>(acc_)]),
-          load_out_(level_.pack[static_cast<int>(types[2])][static_cast<int>(acc_)]),
-          store_out_(level_.store[static_cast<int>(types[2])]),
+          convert_(types),
           native_out_(is_native(types[2], acc_)) {
-        for (const Loop& loop : loops) {
-            const std::int64_t left = loop.strides[0], right = loop.strides[1], out = loop.strides[2];
-            switch (loop.role) {
-                case Role::batch:
-                    batch_left_.push(loop.extent, left);
-                    batch_right_.push(loop.extent, right);
-                    batch_out_.push(loop.extent, out);
-                    break;
-                case Role::free_left:
-                    m_left_.push(loop.extent, left);
-                    m_out_.push(loop.extent, out);
-                    break;
-                case Role::free_right:
-                    n_right_.push(loop.extent, right);
-                    n_out_.push(loop.extent, out);
-                    break;
-                case Role::contracted:
-                    k_left_.push(loop.extent, left);
-                    k_right_.push(loop.extent, right);
-                    break;
-            }
-        }
-        batch_ = batch_left_.count();
-        m_ = m_left_.count();
-        n_ = n_right_.count();
-        k_ = k_left_.count();
+        for (const Loop& loop : loops) groups_.push(loop);
+        batch_ = groups_.batch.count;
+        m_ = groups_.m.count;
+        n_ = groups_.n.count;
+        k_ = groups_.k.count;
         columns_ = 2 * tile_.lanes / parts_;
         rows_ = static_cast<int>(ceil_div(m_, ceil_div(m_, tile_.rows)));
 
@@ -105,48 +79,29 @@ class Contract final : public Kernel {
         const auto aligned = [this](const char* at) {
             return reinterpret_cast<std::uintptr_t>(at) % static_cast<std::uintptr_t>(real_size_) == 0;
         };
-        Job job = {this,
-                   tensors[0],
-                   tensors[1],
-                   tensors[2],
-                   nullptr,
-                   direct_left_ && aligned(tensors[0]),
-                   direct_right_ && aligned(tensors[1]),
-                   native_out_ && aligned(tensors[2])};
-        if (splits_ == 1) {
-            if (tasks_ == 1) {
-                task(job, 0);
-                return true;
-            }
-            return parallel_for(
-                tasks_,
-                [](void* context, std::int64_t index) {
-                    const Job& work = *static_cast<Job*>(context);
-                    work.self->task(work, index);
-                },
-                &job, monitor);
+        const Workspace partial(splits_ > 1 ? static_cast<std::size_t>(splits_ * batch_ * m_ * n_ * size_) : 0);
+        const Job job = {tensors[0],
+                         tensors[1],
+                         tensors[2],
+                         partial.data(),
+                         direct_left_ && aligned(tensors[0]),
+                         direct_right_ && aligned(tensors[1]),
+                         direct_out_ && aligned(tensors[2])};
+        if (tasks_ * splits_ == 1) {
+            task(job, 0);
+            return true;
         }
-        Workspace partial(static_cast<std::size_t>(splits_ * batch_ * m_ * n_ * size_));
-        job.partial = partial.data();
-        if (!parallel_for(
-                tasks_ * splits_,
-                [](void* context, std::int64_t index) {
-                    const Job& work = *static_cast<Job*>(context);
-                    work.self->task(work, index);
-                },
-                &job, monitor))
-            return false;
-        combine(job);
+        if (!parallel_for(tasks_ * splits_, [&](std::int64_t index) { task(job, index); }, monitor)) return false;
+        if (splits_ > 1) combine(job);
         return true;
     }
 
   private:
     struct Job {
-        const Contract* self;
         const char* left;
         const char* right;
         char* out;
-        char* partial;  // where a split k leaves its partial sums
+        char* partial;  // where a split k leaves its partial sums; else nullptr
         bool direct_left, direct_right, direct_out;
     };
 
@@ -170,29 +125,34 @@ class Contract final : public Kernel {
     // nanosecond; an element of the left side then serves n / lanes vector multiply-adds, one of the right side m. A
     // side that is read often is worth packing all the same, unless its rows are whole cache lines already.
     void choose_direct(bool native_left, bool native_right) {
-        const bool left_lies = native_left && m_left_.regular() && k_left_.regular() &&
-                               m_left_.stride() % real_size_ == 0 && k_left_.stride() % real_size_ == 0 &&
-                               (parts_ == 1 || k_ == 1 || k_left_.stride() == size_);
-        const bool right_lies = native_right && parts_ == 1 && n_right_.regular() && k_right_.regular() &&
-                                (n_ == 1 || n_right_.stride() == size_) && k_right_.stride() % real_size_ == 0;
+        const bool left_lies = native_left && groups_.m.left.regular() && groups_.k.left.regular() &&
+                               groups_.batch.left.multiple_of(real_size_) && groups_.m.left.multiple_of(real_size_) &&
+                               groups_.k.left.multiple_of(real_size_) &&
+                               (parts_ == 1 || k_ == 1 || groups_.k.left.stride() == size_);
+        const bool right_lies = native_right && parts_ == 1 && groups_.n.right.regular() && groups_.k.right.regular() &&
+                                (n_ == 1 || groups_.n.right.stride() == size_) &&
+                                groups_.batch.right.multiple_of(real_size_) && groups_.k.right.multiple_of(real_size_);
         // Rows a multiple of the cache's way apart evict each other.
         const auto collides = [](std::int64_t stride, std::int64_t count) {
             return count > 8 && stride % 2048 == 0 && stride != 0;
         };
-        direct_left_ =
-            left_lies && n_ <= 8 * columns_ && !collides(m_left_.stride(), rows_) && !collides(k_left_.stride(), k_);
-        direct_right_ = right_lies && !collides(k_right_.stride(), k_) &&
-                        (m_ <= 3 * rows_ || (k_right_.stride() % 64 == 0 && m_ <= 12 * rows_));
+        direct_left_ = left_lies && n_ <= 8 * columns_ && !collides(groups_.m.left.stride(), rows_) &&
+                       !collides(groups_.k.left.stride(), k_);
+        direct_right_ = right_lies && !collides(groups_.k.right.stride(), k_) &&
+                        (m_ <= 3 * rows_ || (groups_.k.right.stride() % 64 == 0 && m_ <= 12 * rows_));
+        direct_out_ = native_out_ && groups_.batch.out.multiple_of(real_size_) &&
+                      groups_.m.out.multiple_of(real_size_) && groups_.n.out.multiple_of(real_size_);
     }
 
     // A panel lists the real and imaginary parts of the left side along k. Where its numbers lie along k they are
     // listed already: it is a real matrix of twice the depth.
     void list_reals(DType left) {
-        if (!is_complex(acc_of(left)) || direct_left_ || !k_left_.regular() || k_left_.stride() != size_of(left))
+        if (!is_complex(acc_of(left)) || direct_left_ || !groups_.k.left.regular() ||
+            groups_.k.left.stride() != size_of(left))
             return;
-        const DType part = left == DType::c64 ? DType::f32 : DType::f64;
-        pack_left_ = level_.pack[static_cast<int>(part)][static_cast<int>(real_)];
-        k_left_.push(2, size_of(part));
+        const DType part = storage_of(real_of(acc_of(left)));
+        convert_.left = level_.pack[static_cast<int>(part)][static_cast<int>(real_)];
+        groups_.k.left.push(2, size_of(part));
         listed_ = 2;
     }
 
@@ -269,13 +229,15 @@ class Contract final : public Kernel {
         const std::int64_t depth = std::min(k_, k_block_);
         std::int64_t tiles = panels_in(std::min(n_, n_block_));
         if ((batches_ > 1 || several_k) && splits_ == 1 && m_tasks_ * n_tasks_ == 1 &&
-            (!several_k || (k_left_.regular() && k_right_.regular())) &&
+            (!several_k || (groups_.k.left.regular() && groups_.k.right.regular())) &&
             (m_ * left_size + n_ * right_size) * depth <= max_ahead_bytes) {
-            if (several_k || batch_left_.stride() != 0) list_lines(m_left_, m_, k_left_, listed_ * depth, lines_[0]);
-            if (several_k || batch_right_.stride() != 0) list_lines(n_right_, n_, k_right_, depth, lines_[1]);
+            if (several_k || groups_.batch.left.stride() != 0)
+                list_lines(groups_.m.left, m_, groups_.k.left, listed_ * depth, lines_[0]);
+            if (several_k || groups_.batch.right.stride() != 0)
+                list_lines(groups_.n.right, n_, groups_.k.right, depth, lines_[1]);
             tiles = ceil_div(m_, rows_) * panels_in(n_);
         } else if (direct_left_ && m_ > rows_) {
-            list_lines(m_left_, rows_, k_left_, depth, lines_[0]);
+            list_lines(groups_.m.left, rows_, groups_.k.left, depth, lines_[0]);
             panel_ahead_ = !lines_[0].empty();
         }
         for (std::size_t side = 0; side < 2; ++side)
@@ -319,8 +281,8 @@ class Contract final : public Kernel {
 
     Ahead ahead_of(const Job& job, std::int64_t batch, std::int64_t p) const {
         Ahead ahead{};
-        ahead.begin(0, job.left + batch_left_.at(batch) + k_left_.at(listed_ * p), lines_[0]);
-        ahead.begin(1, job.right + batch_right_.at(batch) + k_right_.at(p), lines_[1]);
+        ahead.begin(0, job.left + groups_.batch.left.at(batch) + groups_.k.left.at(listed_ * p), lines_[0]);
+        ahead.begin(1, job.right + groups_.batch.right.at(batch) + groups_.k.right.at(p), lines_[1]);
         return ahead;
     }
 
@@ -394,11 +356,11 @@ class Contract final : public Kernel {
         const std::int64_t k0 = split * split_k_, k1 = std::min(k_, k0 + split_k_);
 
         const Room room = take_room(job, rows, columns);
-        m_left_.fill(m0, rows, room.m_left);
-        m_out_.fill(m0, rows, room.m_out);
-        n_right_.fill(n0, columns, room.n_right);
-        n_out_.fill(n0, columns, room.n_out);
-        Target target = {nullptr, room.m_out, room.n_out, job.direct_out, load_out_, store_out_};
+        groups_.m.left.fill(m0, rows, room.m_left);
+        groups_.m.out.fill(m0, rows, room.m_out);
+        groups_.n.right.fill(n0, columns, room.n_right);
+        groups_.n.out.fill(n0, columns, room.n_out);
+        Target target = {nullptr, room.m_out, room.n_out, job.direct_out, convert_.out, convert_.store};
         if (job.partial != nullptr || buffered_) {
             // Sums that the output cannot hold yet are kept as the compute type, row by row.
             const std::int64_t row = (job.partial != nullptr ? n_ : columns) * size_;
@@ -416,9 +378,9 @@ class Contract final : public Kernel {
         cut_panels(room, target, rows, columns);
         const std::int64_t b1 = std::min(b0 + batches_, batch_);
         for (std::int64_t b = b0; b < b1; ++b) {
-            const char* left = job.left + batch_left_.at(b);
-            const char* right = job.right + batch_right_.at(b);
-            char* out = job.out + batch_out_.at(b);
+            const char* left = job.left + groups_.batch.left.at(b);
+            const char* right = job.right + groups_.batch.right.at(b);
+            char* out = job.out + groups_.batch.out.at(b);
             if (job.partial != nullptr)
                 target.base = job.partial + (((split * batch_ + b) * m_ + m0) * n_ + n0) * size_;
             else if (!buffered_)
@@ -427,8 +389,8 @@ class Contract final : public Kernel {
                 const std::int64_t depth = std::min(k_block_, k1 - p0);
                 if (rows * columns * depth > least_task && interrupted()) return;
                 if (b == b0 || k1 - k0 > k_block_) {
-                    k_left_.fill(listed_ * p0, listed_ * depth, room.k_left);
-                    k_right_.fill(p0, depth, room.k_right);
+                    groups_.k.left.fill(listed_ * p0, listed_ * depth, room.k_left);
+                    groups_.k.right.fill(p0, depth, room.k_right);
                 }
                 Ahead ahead{};
                 if (p0 + depth < k1)
@@ -446,17 +408,18 @@ class Contract final : public Kernel {
                     for (std::int64_t i = 0; i < rows; i += rows_) {
                         const Side a =
                             job.direct_left
-                                ? Side{left + (m0 + i) * m_left_.stride() + p0 * k_left_.stride(),
-                                       m_left_.stride() / real_size_, parts_ == 1 ? k_left_.stride() / real_size_ : 1}
+                                ? Side{left + (m0 + i) * groups_.m.left.stride() + p0 * groups_.k.left.stride(),
+                                       groups_.m.left.stride() / real_size_,
+                                       parts_ == 1 ? groups_.k.left.stride() / real_size_ : 1}
                                 : Side{room.left + i * left_row(), 1, rows_};
-                        if (panel_ahead_) ahead.begin(0, a.at + rows_ * m_left_.stride(), lines_[0]);
+                        if (panel_ahead_) ahead.begin(0, a.at + rows_ * groups_.m.left.stride(), lines_[0]);
                         for (std::int64_t q = 0; q < panels; ++q) {
                             const Panel& panel = block[q];
                             Side b_side = {room.right + q * right_panel(), columns_ * parts_, 1};
                             if (job.direct_right)
                                 b_side = panel.out.count == columns_
-                                             ? Side{right + panel.right.at[0] + p0 * k_right_.stride(),
-                                                    k_right_.stride() / real_size_, 1}
+                                             ? Side{right + panel.right.at[0] + p0 * groups_.k.right.stride(),
+                                                    groups_.k.right.stride() / real_size_, 1}
                                              : Side{room.right, columns_ * parts_, 1};
                             write_tile(target, room.heights[i / rows_], panel.out, depth * parts_, a, b_side, p0 > k0);
                             ahead.fetch(lines_a_tile_);
@@ -465,7 +428,7 @@ class Contract final : public Kernel {
                 }
             }
             if (buffered_ && job.partial == nullptr)
-                store_out_(out, slice(room.m_out, rows), slice(room.n_out, columns), room.sums, columns);
+                convert_.store(out, slice(room.m_out, rows), slice(room.n_out, columns), room.sums, columns);
         }
     }
 
@@ -487,9 +450,9 @@ class Contract final : public Kernel {
             char* panel = room.left + i * left_row();
             const Offsets height = slice(room.m_left + i, std::min<std::int64_t>(rows_, rows - i));
             if (listed_ == 2)
-                pack_left_(panel, rows_, left, along, height);
+                convert_.left(panel, rows_, left, along, height);
             else
-                pack_panel(pack_left_, level_.expand_left, 1, panel, rows_, left, along, height);
+                pack_panel(convert_.left, level_.expand_left, 1, panel, rows_, left, along, height);
         }
     }
 
@@ -501,7 +464,7 @@ class Contract final : public Kernel {
             if (direct && width.count == columns_) continue;
             char* panel = to + (direct ? 0 : q * right_panel());
             if (width.count < columns_) std::memset(panel, 0, static_cast<std::size_t>(right_panel()));
-            pack_panel(pack_right_, level_.expand_right, 2, panel, columns_, right, along, width);
+            pack_panel(convert_.right, level_.expand_right, 2, panel, columns_, right, along, width);
         }
     }
 
@@ -515,8 +478,8 @@ class Contract final : public Kernel {
             group = std::min({runs - r, turn_ - (first_run + r) % turn_, max_turn});
             for (std::int64_t q = r * per_run; q < (r + 1) * per_run; ++q)
                 for (std::int64_t p = 0; p < depth; ++p)
-                    pack_right_(to + q * right_panel() + p * columns_ * size_, per_run * right_panel() / size_,
-                                right + along[p], {adjacent_.data(), group, adjacent_[1]}, block[q].right);
+                    convert_.right(to + q * right_panel() + p * columns_ * size_, per_run * right_panel() / size_,
+                                   right + along[p], {adjacent_.data(), group, adjacent_[1]}, block[q].right);
         }
     }
 
@@ -564,11 +527,12 @@ class Contract final : public Kernel {
         const std::int64_t outputs = batch_ * m_ * n_;
         add_partial_sums(real_, job.partial, outputs * parts_, splits_);
         std::vector<std::int64_t> rows(static_cast<std::size_t>(m_)), columns(static_cast<std::size_t>(n_));
-        m_out_.fill(0, m_, rows.data());
-        n_out_.fill(0, n_, columns.data());
+        groups_.m.out.fill(0, m_, rows.data());
+        groups_.n.out.fill(0, n_, columns.data());
         const Offsets row_slice = slice(rows.data(), m_), column_slice = slice(columns.data(), n_);
         for (std::int64_t b = 0; b < batch_; ++b)
-            store_out_(job.out + batch_out_.at(b), row_slice, column_slice, job.partial + b * m_ * n_ * size_, n_);
+            convert_.store(job.out + groups_.batch.out.at(b), row_slice, column_slice,
+                           job.partial + b * m_ * n_ * size_, n_);
     }
 
     template <class T>
@@ -598,15 +562,14 @@ class Contract final : public Kernel {
     Acc real_;
     const Tile& tile_;
     std::int64_t real_size_, size_;  // bytes of a real, of a number
-    PackFn pack_left_, pack_right_, load_out_;
-    StoreFn store_out_;
+    Conversions convert_;
     bool native_out_;
 
-    Walk batch_left_, batch_right_, batch_out_, m_left_, m_out_, n_right_, n_out_, k_left_, k_right_;
-    std::int64_t batch_, m_, n_, k_;
-    int rows_;              // of a panel of the left side
-    std::int64_t columns_;  // numbers in a row of a panel of the right side
-    bool direct_left_, direct_right_;
+    LabelGroups groups_;
+    std::int64_t batch_, m_, n_, k_;  // their counts
+    int rows_;                        // of a panel of the left side
+    std::int64_t columns_;            // numbers in a row of a panel of the right side
+    bool direct_left_, direct_right_, direct_out_;
     std::vector<std::int64_t> lines_[2];  // that are fetched ahead, of the left side and of the right
     std::int64_t lines_a_tile_[2] = {0, 0};
     bool panel_ahead_ = false;         // the lines are a panel's of the left side

@@ -25,9 +25,6 @@ double best_seconds(Work work) {
     return best;
 }
 
-// The real type whose multiply-adds a compute type is made of.
-Acc real_of(Acc acc) { return acc == Acc::c64 ? Acc::f32 : acc == Acc::c128 ? Acc::f64 : acc; }
-
 }  // namespace
 
 double measure_flops(Acc acc) {

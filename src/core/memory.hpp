@@ -1,8 +1,10 @@
 // Memory of the engine's own: each thread's scratch, and blocks that are recycled instead of freed.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace einstride {
 
@@ -28,6 +30,25 @@ class Workspace {
 
   private:
     char* data_ = nullptr;
+};
+
+// Room for pointers: on the stack where they are few.
+class Pointers {
+  public:
+    explicit Pointers(std::size_t count) {
+        if (count > few) heap_.resize(count);
+        data_ = count > few ? heap_.data() : stack_.data();
+    }
+    Pointers(const Pointers&) = delete;
+    Pointers& operator=(const Pointers&) = delete;
+    char** data() { return data_; }
+    char*& operator[](std::size_t i) { return data_[i]; }
+
+  private:
+    static constexpr std::size_t few = 32;
+    std::array<char*, few> stack_;
+    std::vector<char*> heap_;
+    char** data_;
 };
 
 // Bytes of scratch and workspace held now, and the most held since reset_memory_peak().

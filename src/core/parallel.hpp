@@ -25,6 +25,13 @@ struct Monitor {
 bool parallel_for(std::int64_t tasks, void (*body)(void* context, std::int64_t task), void* context,
                   const Monitor& monitor);
 
+// The same for body(task).
+template <class Body>
+bool parallel_for(std::int64_t tasks, Body body, const Monitor& monitor) {
+    const auto call = [](void* context, std::int64_t task) { (*static_cast<Body*>(context))(task); };
+    return parallel_for(tasks, call, &body, monitor);
+}
+
 // Asked inside a body: true once the work is to stop. A body that takes longer than some milliseconds asks
 // between its parts, and returns when told so; what it has left undone does not matter any more.
 bool interrupted();

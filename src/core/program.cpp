@@ -1,30 +1,6 @@
 #include "program.hpp"
 
-#include <array>
-
 namespace einstride {
-namespace {
-
-// Programs of this many slots and fewer run without asking for memory.
-constexpr std::size_t few = 32;
-
-// An array on the stack where it fits, else on the heap.
-class Pointers {
-  public:
-    explicit Pointers(std::size_t count) {
-        if (count > few) heap_.resize(count);
-        data_ = count > few ? heap_.data() : stack_.data();
-    }
-    char** data() { return data_; }
-    char*& operator[](std::size_t i) { return data_[i]; }
-
-  private:
-    std::array<char*, few> stack_;
-    std::vector<char*> heap_;
-    char** data_;
-};
-
-}  // namespace
 
 bool Program::run(char* const* tensors, const Monitor& monitor) const {
     const Workspace memory(static_cast<std::size_t>(workspace));

@@ -48,6 +48,9 @@ constexpr std::int64_t size_of(Acc acc) {
 
 constexpr bool is_complex(Acc acc) { return acc == Acc::c64 || acc == Acc::c128; }
 
+// The real type whose multiply-adds a compute type is made of.
+constexpr Acc real_of(Acc acc) { return acc == Acc::c64 ? Acc::f32 : acc == Acc::c128 ? Acc::f64 : acc; }
+
 // Whether a tensor of this type already holds what the engine computes with, bit for bit.
 constexpr bool is_native(DType type, Acc acc) {
     return acc_of(type) == acc && size_of(type) == size_of(acc) && type != DType::b8;

@@ -27,6 +27,9 @@ class Walk {
 
     std::int64_t count() const { return count_; }
     bool regular() const { return axes_.size() <= 1; }
+    bool multiple_of(std::int64_t bytes) const {
+        return std::all_of(axes_.begin(), axes_.end(), [=](const Axis& axis) { return axis.stride % bytes == 0; });
+    }
     std::int64_t stride() const { return axes_.empty() ? 0 : axes_.back().stride; }
 
     std::int64_t at(std::int64_t index) const {

@@ -1,0 +1,65 @@
+// What the two kernels of contractions share: their loops by role, and the conversions between the tensors' types and
+// the type that is computed in.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "level.hpp"
+#include "loop.hpp"
+#include "types.hpp"
+#include "walk.hpp"
+
+namespace einstride {
+
+// The fewest multiply-adds that repay handing a task out: some 20 microseconds.
+inline constexpr std::int64_t least_task = 1 << 19;
+
+// The loops of one role, as each tensor walks them.
+struct LabelGroup {
+    Walk left, right, out;
+    std::int64_t count = 1;
+
+    void push(const Loop& loop) {
+        left.push(loop.extent, loop.strides[0]);
+        right.push(loop.extent, loop.strides[1]);
+        out.push(loop.extent, loop.strides[2]);
+        count *= loop.extent;
+    }
+};
+
+struct LabelGroups {
+    LabelGroup batch;
+    LabelGroup m;  // free on the left
+    LabelGroup n;  // free on the right
+    LabelGroup k;  // contracted
+
+    void push(const Loop& loop) {
+        switch (loop.role) {
+            case Role::batch: return batch.push(loop);
+            case Role::free_left: return m.push(loop);
+            case Role::free_right: return n.push(loop);
+            case Role::contracted: return k.push(loop);
+        }
+    }
+};
+
+struct Conversions {
+    PackFn left, right, out;
+    StoreFn store;  // into the output
+
+    // types: of the two sides and the output
+    explicit Conversions(const std::vector<DType>& types)
+        : left(to_computed(types, 0)),
+          right(to_computed(types, 1)),
+          out(to_computed(types, 2)),
+          store(level().store[static_cast<int>(types[2])]) {}
+
+  private:
+    static PackFn to_computed(const std::vector<DType>& types, std::size_t tensor) {
+        return level().pack[static_cast<int>(types[tensor])][static_cast<int>(acc_of(types[2]))];
+    }
+};
+
+}  // namespace einstride

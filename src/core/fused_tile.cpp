@@ -1,0 +1,279 @@
+#include "fused_tile.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <utility>
+
+#include "walk.hpp"
+
+namespace einstride::fused {
+
+namespace {
+
+using std::int64_t;
+
+Table list(const Walk& walk) {
+    Table at(static_cast<std::size_t>(walk.count()));
+    walk.fill(0, walk.count(), at.data());
+    return at;
+}
+Table list(int64_t count, int64_t stride) {
+    Walk walk;
+    walk.push(count, stride);
+    return list(walk);
+}
+
+Offsets offsets_of(const Table& at) { return slice(at.data(), static_cast<int64_t>(at.size())); }
+
+Table lines_of(const Table& outer, const Table& inner) {
+    Table lines;
+    for (const int64_t row : outer)
+        for (const int64_t column : inner)
+            if (lines.empty() || std::abs(row + column - lines.back()) >= line_bytes) lines.push_back(row + column);
+    return lines;
+}
+
+// A factor of the product, as the inner kernels see it in the tile.
+struct Factor {
+    bool vector;
+    std::size_t tensor;  // or in_scratch
+    int64_t from;
+    Table stride;  // a loop each; the vector loop's is not used
+};
+
+class VariantBuilder {
+  public:
+    VariantBuilder(const Nest& nest, const Tiling& tiling, const Table& extent, bool buffered, bool streamed)
+        : nest_(nest), tiling_(tiling), extent_(extent), buffered_(buffered), streamed_(streamed) {
+        lay_out();
+        for (std::size_t l = 0; l < nest_.loops.size(); ++l)
+            if (l != tiling_.v && extent_[l] > 1) (contracted(nest_.loops[l]) ? term_loops_ : row_loops_).push_back(l);
+        // A tile that is stored is stored best with the output's own order of rows.
+        std::stable_sort(row_loops_.begin(), row_loops_.end(), [&](std::size_t a, std::size_t b) {
+            return tiling_.staged && out_stride_[a] > out_stride_[b];
+        });
+    }
+
+    int64_t run_bytes() const { return made_.run_bytes; }
+
+    Variant build() {
+        if (tiling_.turned)
+            turn();
+        else
+            multiply();
+        settle();
+        return std::move(made_);
+    }
+
+  private:
+    // Where the numbers of the output tile lie: in their places, or one after another on the way there.
+    void lay_out() {
+        std::vector<std::size_t> order;
+        for (std::size_t l = 0; l < nest_.loops.size(); ++l) {
+            out_stride_.push_back(nest_.stride(l, nest_.output()));
+            if (extent_[l] > 1 && !contracted(nest_.loops[l])) order.push_back(l);
+        }
+        const int64_t size = size_of(nest_.types.back());
+        made_.run_bytes = size;
+        if (!streamed_) return;
+        std::stable_sort(order.begin(), order.end(),
+                         [&](std::size_t a, std::size_t b) { return out_stride_[a] > out_stride_[b]; });
+        std::size_t apart = order.size();
+        while (apart > 0 && out_stride_[order[apart - 1]] == made_.run_bytes)
+            made_.run_bytes *= extent_[order[--apart]];
+        Walk runs;
+        for (std::size_t i = 0; i < apart; ++i) runs.push(extent_[order[i]], out_stride_[order[i]]);
+        made_.runs = list(runs);
+        int64_t bytes = size;
+        for (std::size_t i = order.size(); i-- > 0; bytes *= extent_[order[i]]) out_stride_[order[i]] = bytes;
+    }
+
+    int64_t width(bool vector) const { return vector ? tiling_.extent[tiling_.v] : 1; }
+
+    // Loops of the tile that a tensor or a product depends on, outermost first as it lies in memory.
+    template <class Stride>
+    std::vector<std::size_t> own_loops(const Stride& stride) const {
+        std::vector<std::size_t> own;
+        for (std::size_t l = 0; l < nest_.loops.size(); ++l)
+            if (l != tiling_.v && extent_[l] > 1 && stride(l) != 0) own.push_back(l);
+        std::stable_sort(own.begin(), own.end(),
+                         [&](std::size_t a, std::size_t b) { return std::abs(stride(a)) > std::abs(stride(b)); });
+        return own;
+    }
+    template <class Stride>
+    Table list_loops(const std::vector<std::size_t>& loops, const Stride& stride) const {
+        Walk walk;
+        for (const std::size_t l : loops) walk.push(extent_[l], stride(l));
+        return list(walk);
+    }
+
+    // A factor that lies dense in scratch, over the loops it depends on.
+    template <class Stride>
+    Factor reserve(const Stride& stride, bool vector) {
+        Factor factor{vector, in_scratch, made_.scratch_bytes, Table(nest_.loops.size(), 0)};
+        const std::vector<std::size_t> own = own_loops(stride);
+        int64_t bytes = width(vector) * size_of(nest_.acc);
+        for (std::size_t i = own.size(); i-- > 0; bytes *= extent_[own[i]]) factor.stride[own[i]] = bytes;
+        made_.scratch_bytes += round_up(bytes, 64);
+        return factor;
+    }
+
+    void move(std::size_t tensor, int64_t to) {
+        const auto stride = [&](std::size_t l) { return nest_.stride(l, tensor); };
+        const std::vector<std::size_t> own = own_loops(stride);
+        const DType type = nest_.types[tensor];
+        Move m{};
+        m.pack = level().pack[static_cast<int>(type)][static_cast<int>(nest_.acc)];
+        m.tensor = tensor;
+        m.to = to;
+        m.wide = tiling_.vector[tensor];
+        m.rows = list_loops(own, stride);
+        m.columns = list(width(m.wide), stride(tiling_.v));
+        m.column_stride = m.wide ? stride(tiling_.v) : size_of(type);
+        m.ld = to < 0 && !own.empty() ? out_stride_[own.back()] / size_of(nest_.acc) : width(m.wide);
+        made_.moves.push_back(std::move(m));
+    }
+
+    void turn() {
+        move(0, -1);
+        const Move& m = made_.moves.back();
+        if (streamed_)
+            made_.ahead.push_back({0, lines_of(m.columns, m.rows)});
+        else
+            made_.ahead.push_back(
+                {nest_.output(), lines_of(list(static_cast<int64_t>(m.rows.size()), m.ld * size_of(nest_.acc)),
+                                          list(width(true), out_stride_[tiling_.v]))});
+    }
+
+    void multiply() {
+        std::vector<Factor> factors;
+        for (std::size_t i = 0; i < nest_.inputs(); ++i) {
+            const auto stride = [&](std::size_t l) { return nest_.stride(l, i); };
+            if (tiling_.packed[i]) {
+                factors.push_back(reserve(stride, tiling_.vector[i]));
+                move(i, factors.back().from);
+            } else {
+                factors.push_back({tiling_.vector[i], i, 0, {}});
+                for (std::size_t l = 0; l < nest_.loops.size(); ++l) factors.back().stride.push_back(stride(l));
+            }
+        }
+        merge(factors);
+        sum(factors);
+    }
+
+    int64_t rows_of(const Factor& a, const Factor& b) const {
+        int64_t rows = 1;
+        for (std::size_t l = 0; l < nest_.loops.size(); ++l)
+            if (l != tiling_.v && (a.stride[l] != 0 || b.stride[l] != 0)) rows *= extent_[l];
+        return rows;
+    }
+
+    // Multiplies two factors beforehand where the inner kernels take no more, or where it saves work: a product that
+    // depends on few of the tile's loops is formed once instead of in every row and term.
+    void merge(std::vector<Factor>& factors) {
+        int64_t products = 1;
+        for (const std::size_t l : row_loops_) products *= extent_[l];
+        for (const std::size_t l : term_loops_) products *= extent_[l];
+        while (factors.size() > 2) {
+            std::size_t left = 0, right = 1;
+            int64_t fewest = INT64_MAX;
+            for (std::size_t a = 0; a < factors.size(); ++a)
+                for (std::size_t b = a + 1; b < factors.size(); ++b)
+                    if (rows_of(factors[a], factors[b]) < fewest) {
+                        fewest = rows_of(factors[a], factors[b]);
+                        left = a;
+                        right = b;
+                    }
+            if (factors.size() <= max_factors && fewest * 3 > products) break;
+            const Factor& a = factors[left];
+            const Factor& b = factors[right];
+            const auto stride = [&](std::size_t l) { return std::abs(a.stride[l]) + std::abs(b.stride[l]); };
+            const std::vector<std::size_t> rows = own_loops(stride);
+            Factor product = reserve(stride, a.vector || b.vector);
+            call({a, b}, rows, {}, list_loops(rows, [&](std::size_t l) { return product.stride[l]; }), product.from,
+                 product.vector, level().fused->map);
+            factors.erase(factors.begin() + static_cast<std::ptrdiff_t>(right));
+            factors[left] = std::move(product);
+        }
+    }
+
+    void sum(const std::vector<Factor>& factors) {
+        made_.out_rows = list_loops(row_loops_, [&](std::size_t l) { return out_stride_[l]; });
+        const int64_t rows = static_cast<int64_t>(made_.out_rows.size());
+        made_.sum_rows = list(rows, width(!tiling_.dot) * size_of(nest_.acc));
+        if (!tiling_.dot) {
+            made_.out_column_stride = out_stride_[tiling_.v];
+            made_.out_columns = list(width(true), made_.out_column_stride);
+            made_.out_numbers = list(width(true), size_of(nest_.acc));
+            if (tiling_.staged && !streamed_)
+                made_.ahead.push_back({nest_.output(), lines_of(made_.out_columns, made_.out_rows)});
+        }
+        call(factors, row_loops_, term_loops_, buffered_ ? made_.sum_rows : made_.out_rows, -1, true,
+             tiling_.dot ? level().fused->dot : level().fused->map);
+    }
+
+    void call(std::vector<Factor> factors, const std::vector<std::size_t>& rows, const std::vector<std::size_t>& terms,
+              Table out_at, int64_t to, bool wide, const FusedTable (&table)[acc_count]) {
+        std::stable_sort(factors.begin(), factors.end(),
+                         [](const Factor& a, const Factor& b) { return a.vector && !b.vector; });
+        Call c{};
+        std::size_t vectors = 0;
+        c.factors = factors.size();
+        for (std::size_t i = 0; i < factors.size(); ++i) {
+            const Factor& factor = factors[i];
+            const auto stride = [&](std::size_t l) { return factor.stride[l]; };
+            vectors += factor.vector || !wide;
+            c.tensor[i] = factor.tensor;
+            c.from[i] = factor.from;
+            c.row_at[i] = list_loops(rows, stride);
+            c.term_at[i] = list_loops(terms, stride);
+        }
+        c.run = table[static_cast<int>(nest_.acc)][vectors][c.factors - vectors];
+        c.to = to;
+        c.wide = wide;
+        c.out_at = std::move(out_at);
+        c.block.rows = static_cast<int64_t>(c.out_at.size());
+        c.block.terms = nest_.empty_sum ? 0 : static_cast<int64_t>(c.term_at[0].size());
+        made_.calls.push_back(std::move(c));
+    }
+
+    // Tables are pointed to only once they are complete.
+    void settle() {
+        made_.out_row_offsets = offsets_of(made_.out_rows);
+        for (Move& m : made_.moves) m.row_offsets = offsets_of(m.rows);
+        for (Call& c : made_.calls) {
+            for (std::size_t i = 0; i < max_factors; ++i) {
+                c.block.row_at[i] = c.row_at[i].data();
+                c.block.term_at[i] = c.term_at[i].data();
+            }
+            c.block.out_at = c.out_at.data();
+        }
+    }
+
+    const Nest& nest_;
+    const Tiling& tiling_;
+    const Table& extent_;
+    bool buffered_, streamed_;
+    Table out_stride_;  // a loop each
+    std::vector<std::size_t> row_loops_, term_loops_;
+    Variant made_;
+};
+
+}  // namespace
+
+Variant make_variant(const Nest& nest, const Tiling& tiling, const Table& extent, bool buffered, bool streamed) {
+    return VariantBuilder(nest, tiling, extent, buffered, streamed).build();
+}
+
+bool whole_lines(const Nest& nest, const Tiling& tiling) {
+    const int64_t run_bytes = VariantBuilder(nest, tiling, tiling.extent, false, true).run_bytes();
+    if (run_bytes >= long_run) return true;
+    bool lines = run_bytes % line_bytes == 0;
+    for (std::size_t l = 0; l < nest.loops.size(); ++l) {
+        const int64_t stride = nest.stride(l, nest.output());
+        lines = lines && (stride < run_bytes ? stride * tiling.extent[l] % line_bytes == 0 : stride % line_bytes == 0);
+    }
+    return lines;
+}
+
+}  // namespace einstride::fused

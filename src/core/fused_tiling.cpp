@@ -1,0 +1,283 @@
+// The vector loop is the one whose tiles are predicted to cost least; a tile grows a loop at a time, until it meets one
+// of the limits below.
+#include "fused_tiling.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstdlib>
+#include <utility>
+
+#include "level.hpp"
+#include "walk.hpp"
+
+namespace einstride::fused {
+
+namespace {
+
+using std::int64_t;
+
+// Limits of a tile, in the order they are met.
+constexpr int64_t scratch_bytes = 48 << 10;  // of packed tensors and buffered output: about L1
+constexpr int64_t tile_bytes = 512 << 10;    // that it touches: inside L2
+constexpr int64_t most_rows = 256;           // the size of the offset tables
+constexpr int64_t most_terms = 128;
+constexpr int64_t most_summed = 1 << 14;  // numbers summed into one by a dot
+constexpr int64_t turned_extent = 64;     // a plain copy that is turned takes more than a line of each page
+constexpr int64_t small_extent = 8;       // loops that are part of every tile before v grows
+constexpr int64_t packed_length = 512;
+constexpr int64_t direct_length = 4096;
+constexpr int64_t streamed_bytes = 4 << 20;  // of an output that caches will not keep anyway
+constexpr int64_t streamed_length = 1024;
+constexpr int64_t buffered_numbers = 4096;  // of the output
+constexpr int64_t most_split = 2;           // loops, besides v, whose tiles do not cover them
+
+// Turns loops that run backwards, and adds to `shift` where the tensors then start.
+void turn_forwards(std::vector<Loop>& loops, Table& shift) {
+    for (Loop& loop : loops) {
+        const auto first = std::find_if(loop.strides.rbegin(), loop.strides.rend(), [](int64_t s) { return s != 0; });
+        if (first == loop.strides.rend() || *first > 0) continue;
+        for (std::size_t t = 0; t < shift.size(); ++t) {
+            shift[t] += (loop.extent - 1) * loop.strides[t];
+            loop.strides[t] = -loop.strides[t];
+        }
+    }
+}
+
+// How far apart neighbours along a loop lie, over all tensors: the order of loops in memory.
+int64_t distance(const Loop& loop) {
+    int64_t sum = 0;
+    for (const int64_t stride : loop.strides) sum += std::abs(stride);
+    return sum;
+}
+
+bool runs_on(const Loop& outer, const Loop& inner) {
+    if (contracted(outer) != contracted(inner)) return false;
+    for (std::size_t t = 0; t < inner.strides.size(); ++t)
+        if (outer.strides[t] != inner.strides[t] * inner.extent) return false;
+    return true;
+}
+
+// Sorts the loops as they lie in memory, outermost first, and merges those that every tensor walks as one.
+void fold(std::vector<Loop>& loops) {
+    std::erase_if(loops, [](const Loop& loop) { return loop.extent == 1; });
+    std::stable_sort(loops.begin(), loops.end(),
+                     [](const Loop& a, const Loop& b) { return distance(a) > distance(b); });
+    for (std::size_t inner = loops.size(); inner-- > 0;)
+        for (std::size_t outer = inner; outer-- > 0;)
+            if (runs_on(loops[outer], loops[inner])) {
+                loops[inner].extent *= loops[outer].extent;
+                loops.erase(loops.begin() + static_cast<std::ptrdiff_t>(outer));
+                --inner;
+                outer = inner;
+            }
+}
+
+// Finds the tiles for one vector loop.
+class Tiler {
+  public:
+    Tiler(const Nest& nest, std::size_t v) : nest_(nest) {
+        tiling_.v = v;
+        tiling_.extent.assign(nest_.loops.size(), 1);
+        tiling_.dot = contracted(nest_.loops[v]);
+        tiling_.staged = tiling_.dot ? !nest_.native(nest_.output()) : !nest_.along(v, nest_.output());
+        bool packs = tiling_.staged;
+        bool any_vector = false;
+        for (std::size_t i = 0; i < nest_.inputs(); ++i) any_vector = any_vector || nest_.stride(v, i) != 0;
+        bool contracts = nest_.empty_sum;
+        for (const Loop& loop : nest_.loops) contracts = contracts || contracted(loop);
+        for (std::size_t i = 0; i < nest_.inputs(); ++i) {
+            const bool forced = !any_vector && i == 0;
+            tiling_.vector.push_back(forced || nest_.stride(v, i) != 0);
+            tiling_.packed.push_back(forced || !nest_.native(i) || (nest_.stride(v, i) != 0 && !nest_.along(v, i)));
+            packs = packs || tiling_.packed.back();
+        }
+        tiling_.turned = nest_.inputs() == 1 && !contracts && tiling_.packed[0] && !tiling_.staged;
+        for (std::size_t l = 0; l < nest_.loops.size(); ++l)
+            tiling_.turned = tiling_.turned && nest_.stride(l, nest_.output()) % size_of(nest_.acc) == 0;
+        length() = std::min(nest_.loops[v].extent, packs         ? turned_extent
+                                                   : nest_.large ? streamed_length
+                                                                 : direct_length);
+        if (tiling_.turned && nest_.large)
+            length() = std::min(nest_.loops[v].extent, turned_run() / size_of(nest_.acc));
+        if (tiling_.dot && !packs) length() = std::min(nest_.loops[v].extent, most_summed);
+        grow(packs);
+        estimate();
+    }
+    Tiling take() { return std::move(tiling_); }
+
+  private:
+    int64_t& length() { return tiling_.extent[tiling_.v]; }
+
+    // Of a large output that is turned. Few rows of the input are walked at once, so that the processor foresees them:
+    // as many as make whole lines of the output, if they can.
+    int64_t turned_run() const {
+        for (std::size_t l = 0; l < nest_.loops.size(); ++l)
+            if (l != tiling_.v && nest_.stride(l, nest_.output()) % line_bytes != 0) return long_run;
+        return 2 * line_bytes;
+    }
+
+    int64_t rows_of(std::size_t tensor) const {
+        int64_t rows = 1;
+        for (std::size_t l = 0; l < nest_.loops.size(); ++l)
+            if (l != tiling_.v && nest_.stride(l, tensor) != 0) rows *= tiling_.extent[l];
+        return rows;
+    }
+    int64_t count(bool terms) const {
+        int64_t product = 1;
+        for (std::size_t l = 0; l < nest_.loops.size(); ++l)
+            if (l != tiling_.v && contracted(nest_.loops[l]) == terms) product *= tiling_.extent[l];
+        return product;
+    }
+    int splits() const {
+        int sum = 0;
+        for (std::size_t l = 0; l < nest_.loops.size(); ++l)
+            sum += l != tiling_.v && tiling_.extent[l] > 1 && tiling_.extent[l] < nest_.loops[l].extent;
+        return sum;
+    }
+    int64_t bytes_touched() const {
+        int64_t sum = 0;
+        for (std::size_t i = 0; i <= nest_.inputs(); ++i)
+            sum += rows_of(i) * (nest_.stride(tiling_.v, i) != 0 ? tiling_.extent[tiling_.v] : 1) *
+                   size_of(nest_.types[i]);
+        return sum;
+    }
+
+    bool fits() const {
+        const int64_t length = tiling_.extent[tiling_.v];
+        const int64_t rows = count(false);
+        const int64_t terms = count(true);
+        const int64_t numbers = rows * (tiling_.dot ? 1 : length);
+        int64_t scratch = tiling_.staged ? numbers * size_of(nest_.acc) : 0;
+        if (nest_.large && numbers * size_of(nest_.types.back()) > streamed_tile) return false;
+        for (std::size_t i = 0; i < nest_.inputs(); ++i)
+            if (tiling_.packed[i]) scratch += rows_of(i) * (tiling_.vector[i] ? length : 1) * size_of(nest_.acc);
+        return scratch <= scratch_bytes && bytes_touched() <= tile_bytes && rows <= most_rows && terms <= most_terms &&
+               (tiling_.dot ? terms * length <= most_summed : rows * length <= buffered_numbers) &&
+               splits() <= most_split;
+    }
+
+    // The most of the loop that fits; cut evenly.
+    void grow_loop(std::size_t l, int64_t most) {
+        const int64_t before = tiling_.extent[l];
+        const int64_t extent = nest_.loops[l].extent;
+        for (int64_t tried = std::min(extent, most); tried > before; tried /= 2) {
+            tiling_.extent[l] = tried;
+            if (fits()) {
+                const int64_t even = ceil_div(extent, ceil_div(extent, tried));
+                tiling_.extent[l] = tried < 16 ? even : std::min(tried, round_up(even, 16));
+                return;
+            }
+        }
+        tiling_.extent[l] = before;
+    }
+
+    void grow(bool packs) {
+        const std::size_t none = nest_.loops.size();
+        bool turns = false;
+        for (std::size_t i = 0; i <= nest_.inputs(); ++i) {
+            const bool moved = i == nest_.output() ? tiling_.staged && !tiling_.dot : tiling_.packed[i];
+            if (!moved) continue;
+            const int64_t size = size_of(nest_.types[i]);
+            turns = turns || nest_.stride(tiling_.v, i) != size;
+            std::size_t u = none;
+            for (std::size_t l = 0; l < nest_.loops.size(); ++l) {
+                const int64_t stride = std::abs(nest_.stride(l, i));
+                if (l == tiling_.v || stride == 0) continue;
+                const int64_t best = std::abs(nest_.stride(u == none ? tiling_.v : u, i));
+                if (best == 0 || stride < best) u = l;
+            }
+            if (u != none) grow_loop(u, tiling_.turned ? turned_extent : line_bytes / size);
+        }
+        if (!tiling_.turned) grow_others(small_extent);
+        if (packs && !(tiling_.turned && nest_.large)) grow_loop(tiling_.v, turns ? packed_length : direct_length);
+        if (!tiling_.turned) grow_others(INT64_MAX);
+    }
+
+    // The other loops, from the innermost in memory on, so that tensors are walked as they lie.
+    void grow_others(int64_t longest) {
+        for (std::size_t l = nest_.loops.size(); l-- > 0;)
+            if (l != tiling_.v && nest_.loops[l].extent <= longest) grow_loop(l, nest_.loops[l].extent);
+    }
+
+    // Cycles of one tile and of all, from the number of vectors moved; 32-byte vectors stand for every level's.
+    void estimate() {
+        const double lanes = 32.0 / static_cast<double>(size_of(nest_.acc));
+        const double length = static_cast<double>(tiling_.extent[tiling_.v]);
+        const double whole = static_cast<double>(static_cast<int64_t>(length / lanes));
+        const double left = length - whole * lanes;
+        const double vectors = whole + (left > 0 ? 1 + (left > 1) : 0);
+        const double rows = static_cast<double>(count(false));
+        const double terms = static_cast<double>(count(true));
+        const auto moving = [&](std::size_t tensor) {
+            const double numbers =
+                static_cast<double>(rows_of(tensor)) * (nest_.stride(tiling_.v, tensor) != 0 ? length : 1);
+            if (nest_.stride(tiling_.v, tensor) == size_of(nest_.types[tensor])) return 10 + 0.2 * numbers;
+            for (std::size_t l = 0; l < nest_.loops.size(); ++l)
+                if (nest_.stride(l, tensor) == size_of(nest_.types[tensor]) && tiling_.extent[l] >= 4)
+                    return 10 + 0.5 * numbers;
+            return 10 + 2.0 * numbers;
+        };
+        double cycles = 40;
+        for (std::size_t i = 0; i < nest_.inputs(); ++i)
+            if (tiling_.packed[i]) cycles += moving(i);
+        if (tiling_.staged) cycles += moving(nest_.output());
+        if (!tiling_.turned) {
+            const double loads = static_cast<double>(nest_.inputs());
+            cycles += rows * (8 + terms * (loads + vectors * loads / 2) + (tiling_.dot ? 12 : vectors));
+        }
+        tiling_.tile_cycles = std::max(cycles, static_cast<double>(bytes_touched()) / 8);
+        tiling_.cycles = cycles;
+        for (std::size_t l = 0; l < nest_.loops.size(); ++l)
+            tiling_.cycles *= static_cast<double>(nest_.loops[l].extent) / static_cast<double>(tiling_.extent[l]);
+    }
+
+    const Nest& nest_;
+    Tiling tiling_;
+};
+
+}  // namespace
+
+Nest normal_form(std::vector<Loop> loops, std::vector<DType> types) {
+    Nest nest{};
+    nest.acc = acc_of(types.back());
+    for (std::size_t i = 0; i < types.size(); ++i) nest.source.push_back(i);
+    for (const Loop& loop : loops)
+        if (loop.extent == 0) (contracted(loop) ? nest.empty_sum : nest.nothing) = true;
+    if (nest.nothing) return nest;
+    if (nest.empty_sum) {  // no input is read: the output stands for them
+        std::erase_if(loops, contracted);
+        for (Loop& loop : loops) loop.strides.assign(2, loop.strides.back());
+        types.assign(2, types.back());
+        nest.source.assign(2, nest.source.back());
+    } else if (types.size() == 2 && types[0] == types[1] && std::none_of(loops.begin(), loops.end(), contracted)) {
+        // A plain copy moves bits, of whatever type.
+        constexpr DType plain[] = {DType::u8, DType::u16, DType::u32, DType::u64, DType::c128};
+        types.assign(2, plain[std::bit_width(static_cast<std::uint64_t>(size_of(types[0]))) - 1]);
+        nest.acc = acc_of(types[0]);
+    }
+    nest.shift.assign(types.size(), 0);
+    turn_forwards(loops, nest.shift);
+    fold(loops);
+    if (loops.empty()) {
+        Loop one{Role::batch, 1, {}};
+        for (const DType type : types) one.strides.push_back(size_of(type));
+        loops.push_back(std::move(one));
+    }
+    int64_t bytes = size_of(types.back());
+    for (const Loop& loop : loops) bytes *= contracted(loop) ? 1 : loop.extent;
+    nest.large = bytes >= streamed_bytes && level().stream != nullptr;
+    nest.loops = std::move(loops);
+    nest.types = std::move(types);
+    return nest;
+}
+
+Tiling choose_tiling(const Nest& nest) {
+    Tiling best;
+    for (std::size_t v = nest.loops.size(); v-- > 0;) {
+        Tiling tiling = Tiler(nest, v).take();
+        if (best.extent.empty() || tiling.cycles < best.cycles) best = std::move(tiling);
+    }
+    return best;
+}
+
+}  // namespace einstride::fused
