@@ -16,8 +16,8 @@ SOURCE = Path(einstride.__file__).parent
 # Each module of the package (a folder counts as one) and what it may import. A chain is written once: a module may
 # import every earlier one of its chain, and the second chain all of the first.
 FIRST = ("errors", "expression", "problem", "tree", "cost", "search")
-SECOND = ("_core", "machine", "loop", "program", "kernels", "predict", "lower", "array", "run", "api")
-PRESENTATION = ("explanation", "tour", "lint", "cli")
+SECOND = ("_core", "machine", "loop", "program", "kernels", "predict", "lower", "array", "run", "api", "bar")
+PRESENTATION = ("explanation", "tour", "lint", "record", "bench", "cli", "magics", "__main__")
 ROOT = "__init__"
 
 
@@ -33,7 +33,8 @@ def allowed(module: str) -> set[str]:
 
 
 # Plans are explained by presentation, which is imported when that is asked for and not before.
-DEFERRED = {("api", "explanation")}
+# IPython's magics are loaded by IPython.
+DEFERRED = {("api", "explanation"), ("__init__", "magics")}
 
 
 @dataclass(frozen=True)

@@ -122,10 +122,10 @@ def test_a_disagreement_is_said(stream: io.StringIO) -> None:
 
 
 def test_the_commands_exit_status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli, "stops", lambda: [small(tour.stops()[9])])
+    monkeypatch.setattr("einstride.cli.tour.stops", lambda: [small(tour.stops()[9])])
     assert cli.main(["tour"]) == 0
     assert "bqm, bkm -> bqk" in capsys.readouterr().out
-    monkeypatch.setattr(cli, "visit", lambda stop: tour.visit(stop, off_by_little, seconds=0))
+    monkeypatch.setattr("einstride.cli.tour.visit", lambda stop: tour.visit(stop, off_by_little, seconds=0))
     assert cli.main(["tour"]) == 1
     assert "DISAGREES" in capsys.readouterr().out
 

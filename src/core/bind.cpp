@@ -46,21 +46,23 @@ Step make_step(const StepData& data, std::size_t slots) {
         types.push_back(static_cast<DType>(code));
     }
     std::vector<Loop> loops;
+    double work = 1;
     for (const auto& [role, extent, strides] : loop_data) {
         require(role >= 0 && role <= static_cast<int>(Role::contracted), "unknown role");
         require(extent >= 0, "a loop's extent is negative");
         require(strides.size() == types.size(), "a loop has one stride a slot");
         loops.push_back({static_cast<Role>(role), extent, strides});
+        work *= static_cast<double>(extent);
     }
     require(kernel >= 0 && kernel <= static_cast<int>(KernelId::lanes), "unknown kernel");
     const auto id = static_cast<KernelId>(kernel);
-    if (id == KernelId::fused) return {step_slots, make_fused(loops, types)};
+    if (id == KernelId::fused) return {step_slots, make_fused(loops, types), work};
     require(types.size() == 3, "a contraction has two inputs");
     for (const Loop& loop : loops) require(loop.extent > 0, "a contraction has no empty loop");
-    if (id == KernelId::contract) return {step_slots, make_contract(loops, types)};
+    if (id == KernelId::contract) return {step_slots, make_contract(loops, types), work};
     const auto is_batch = [](const Loop& loop) { return loop.role == Role::batch; };
     require(std::any_of(loops.begin(), loops.end(), is_batch), "lanes need a batch");
-    return {step_slots, make_lanes(loops, types)};
+    return {step_slots, make_lanes(loops, types), work};
 }
 
 void make_program(Program* place, int operands, const std::vector<StepData>& steps,
@@ -172,6 +174,15 @@ NB_MODULE(_core, m) {
         "Set the number of threads for the whole process. Results do not depend on it, bit for bit.\n\n"
         "Raises ValueError where `count` is less than 1.\n\n"
         ">>> set_num_threads(2)\n>>> num_threads()\n2");
+
+    m.def(
+        "set_progress", [](nb::object function) { return nb::steal(set_progress(function.ptr())); },
+        "function"_a.none(),
+        nb::sig("def set_progress(function: collections.abc.Callable[[float | None], object] | None) -> "
+                "collections.abc.Callable[[float | None], object] | None"),
+        "Name the function that hears, about ten times a second, what fraction of an einsum that takes long is done:\n"
+        "0 to 1, never less than before, 1 at the end, or None where the work ended early. It is called by the thread\n"
+        "that called einsum; an exception it raises stops the work. None names no function. Returns the one before.");
 
     m.def(
         "level_name", [] { return level().name; },

@@ -1,7 +1,10 @@
 """einstride: a compiled einsum that takes numpy.einsum's place."""
 
+from typing import Any
+
 from ._core import num_threads, set_num_threads
 from .api import Plan, einsum, einsum_path, explain, plan
+from .bar import progress
 from .errors import (
     BroadcastWarning,
     EinsumError,
@@ -32,5 +35,13 @@ __all__ = [
     "explain",
     "num_threads",
     "plan",
+    "progress",
     "set_num_threads",
 ]
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """What ``%load_ext einstride`` calls: gives IPython ``%explain`` and ``%%einstride``."""
+    from .magics import load
+
+    load(shell)

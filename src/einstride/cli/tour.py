@@ -1,0 +1,23 @@
+"""``einstride tour``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ..tour import show, stops, visit
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "tour",
+        help="walk through einsum, NumPy's answer and ours side by side",
+        description="What einsum is for, in order: thirteen einsums from a matrix product to attention, each read in "
+        "words, with NumPy's answer and ours side by side, both times and the kernel. Exit status 1 if any disagrees.",
+    )
+    parser.set_defaults(run=tour)
+
+
+def tour(options: argparse.Namespace) -> int:
+    """Visit every stop: 0 if every result agrees with NumPy's, 1 if not."""
+    return 0 if show((visit(stop) for stop in stops()), sys.stdout) else 1
