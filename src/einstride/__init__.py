@@ -2,6 +2,7 @@
 
 from ._core import num_threads, set_num_threads
 from .api import Plan, einsum, einsum_path, plan
+from .attention import Chunks, Window, attend, attend_vjp, chunked, unchunked
 from .errors import (
     EinsumError,
     OperandTypeError,
@@ -15,6 +16,7 @@ from .errors import (
 )
 
 __all__ = [
+    "Chunks",
     "EinsumError",
     "OperandTypeError",
     "OptionError",
@@ -25,9 +27,14 @@ __all__ = [
     "ShapeError",
     "SizeError",
     "SubscriptsError",
+    "Window",
+    "attend",
+    "attend_vjp",
+    "chunked",
     "einsum",
     "einsum_path",
     "num_threads",
     "plan",
     "set_num_threads",
+    "unchunked",
 ]

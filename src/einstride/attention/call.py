@@ -1,0 +1,381 @@
+"""attend and attend_vjp: arguments in, arrays and a program of the engine out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from .. import _core
+from ..array import (
+    Array,
+    DType,
+    as_operand,
+    check_out,
+    dense_strides,
+    is_direct,
+    load,
+    native,
+    result_type,
+    type_code,
+)
+from ..errors import OperandTypeError, OptionError, ShapeError
+from ..expression import Label, Shape
+from ..problem import axis_strides, checked_size, terms
+from .local import LOWER_RIGHT, UPPER_LEFT, Chunks, Window, limits
+from .roles import KEYS, QUERIES, VALUES, Attention, Role, bind_attention
+
+Causal: TypeAlias = 'bool | Literal["lower-right", "upper-left"]'
+Labelled: TypeAlias = "tuple[str, Any]"
+
+_INT64 = np.dtype(np.int64)
+
+
+class Tensor(IntEnum):
+    """The tensors of an attention; the numbering is the one of the C++ ``AttendTensor``."""
+
+    Q = 0
+    K = 1
+    V = 2
+    BIAS = 3
+    MASK = 4
+    FIRST = 5
+    END = 6
+    LENGTHS = 7
+    LSE = 8
+    OUT = 9
+    DOUT = 10
+    DBIAS = 11
+    DQ = 12
+    DK = 13
+    DV = 14
+
+
+def attend(
+    subscripts: str,
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    over: str,
+    scale: float | None = None,
+    bias: Labelled | None = None,
+    mask: Labelled | None = None,
+    causal: Causal = False,
+    local: Chunks | Window | None = None,
+    lengths: Labelled | None = None,
+    along: str | None = None,
+    out: Array | None = None,
+    return_lse: bool = False,
+) -> Any:
+    """Softmax attention of queries, keys and values: ``softmax(scale * q k + bias) v``, with the softmax over a label.
+
+    One pass, tile by tile (FlashAttention: arXiv 2205.14135, 2307.08691): no matrix of queries by keys exists, and
+    extra memory does not depend on their number. Sums are formed in float32 for float16, bfloat16 and float32, in
+    float64 for float64; the bits do not depend on the number of threads.
+
+    Args:
+        subscripts: the terms of queries, keys, values and output, in any order of labels: ``"bqhd,bkhd,bkhe->bqhe"``.
+            Labels of queries and keys that neither values nor output have are contracted into the score. Several
+            labels may be the queries' alone, as in grouped-query attention, ``"bqghd,bkhd,bkhe->bqghe"``.
+        q, k, v: arrays of any strides.
+        over: the label of keys and values that the softmax normalises; or several, as in ``over="xy"``.
+        scale: what scores are multiplied by; 1 / sqrt(the product of the contracted extents) if None.
+        bias: a term and an array that is added to the scores, ``("hqk", b)``; it broadcasts over the labels it lacks.
+        mask: a term and an array, ``("qk", m)``: a boolean one keeps a key where it is True, a floating one is added.
+        causal: a query sees no key behind its own position. True or "lower-right": the last query stands at the last
+            key (torch's ``causal_lower_right``); "upper-left": the first at the first (torch's ``is_causal=True``).
+        local: `Chunks` or `Window`, by the same positions ("lower-right" unless ``causal`` says otherwise).
+        lengths: a term and an array of integers, ``("b", n)``: only the first n keys exist.
+        along: the label that positions are counted along, where the queries have several of their own.
+        out: where the result goes.
+        return_lse: return (result, lse), the log of the sum of the exponentials of the scores, with the output's labels
+            less those of the values, in the type of the sums.
+
+    A query that sees no key gets zeros, and an lse of -inf. A bias or a mask of a wider type than the sums is copied.
+
+    Raises:
+        SubscriptsError: the subscripts are malformed or a label has no meaning in an attention.
+        ShapeError: a term does not fit its array, or extents clash.
+        OperandTypeError: an array is not of floating point, a mask neither boolean nor floating, lengths not integers.
+        OptionError: a keyword has a value that means nothing.
+        OutputError: ``out`` has the wrong shape or is read-only.
+
+    >>> q, k, v = np.zeros((3, 2)), np.zeros((4, 2)), np.arange(8.0).reshape(4, 2)
+    >>> attend("qd,kd,ke->qe", q, k, v, over="k").tolist()
+    [[3.0, 4.0], [3.0, 4.0], [3.0, 4.0]]
+    >>> attend("qd,kd,ke->qe", q, k, v, over="k", causal=True).tolist()
+    [[1.0, 2.0], [2.0, 3.0], [3.0, 4.0]]
+    """
+    call = _read(subscripts, (q, k, v), over, scale, bias, mask, causal, local, lengths, along)
+    bound, dtype = call.attention, call.dtype
+    output = bound.problem.expression.output
+    shape = _shape(bound, output)
+    checked_size(bound.problem, output, dtype.itemsize)
+    result = out
+    if out is not None:
+        check_out(out, shape, dtype, "same_kind")
+    if out is None or not is_direct(out, dtype, list(call.arrays.values())):
+        result = _new(shape, dtype)
+    made = dict(call.arrays)
+    if return_lse:
+        made[Tensor.LSE] = _new(_shape(bound, bound.lse_labels), call.sum_dtype)
+    made[Tensor.OUT] = result
+    _run(call, made)
+    if out is not None and result is not out:
+        np.copyto(out, result, casting="same_kind")
+        result = out
+    return (result, made[Tensor.LSE]) if return_lse else result
+
+
+def attend_vjp(
+    subscripts: str,
+    q: Any,
+    k: Any,
+    v: Any,
+    dout: Any,
+    *,
+    over: str,
+    scale: float | None = None,
+    bias: Labelled | None = None,
+    mask: Labelled | None = None,
+    causal: Causal = False,
+    local: Chunks | Window | None = None,
+    lengths: Labelled | None = None,
+    along: str | None = None,
+    result: tuple[Any, Any] | None = None,
+) -> tuple[Array, ...]:
+    """The gradients ``(dq, dk, dv)`` of ``sum(dout * attend(...))``, or ``(dq, dk, dv, dbias)`` if there is a bias.
+
+    Weights are computed again, tile by tile, so that extra memory grows with the number of queries and keys, not with
+    their product (but for ``dbias``, which has the shape of the bias). ``result`` is what ``attend(...,
+    return_lse=True)`` has returned for the same arguments; without it that is computed first. The other arguments are
+    those of `attend`. A gradient has the shape and dtype of its array; the gradient of a bias, and of an array that
+    broadcasts, is summed over the labels it lacks.
+
+    Raises:
+        EinsumError: as `attend` does.
+
+    >>> q, k, v = np.zeros((1, 2)), np.array([[1.0, 0], [0, 1]]), np.array([[1.0], [3.0]])
+    >>> dq, dk, dv = attend_vjp("qd,kd,ke->qe", q, k, v, np.ones((1, 1)), over="k", scale=1)
+    >>> dq.tolist(), dv.tolist()
+    ([[-0.5, 0.5]], [[0.5], [0.5]])
+    """
+    call = _read(subscripts, (q, k, v), over, scale, bias, mask, causal, local, lengths, along)
+    bound = call.attention
+    shape = _shape(bound, bound.problem.expression.output)
+    if result is None:
+        made = dict(call.arrays)
+        made[Tensor.LSE] = _new(_shape(bound, bound.lse_labels), call.sum_dtype)
+        made[Tensor.OUT] = _new(shape, call.dtype)
+        _run(call, made)
+        lse, out = made[Tensor.LSE], made[Tensor.OUT]
+    else:
+        out, lse = (as_operand(value, number) for number, value in enumerate(result))
+    given = as_operand(dout, 3)
+    for name, array, wanted in (
+        ("dout", given, shape),
+        ("the result", out, shape),
+        ("its lse", lse, _shape(bound, bound.lse_labels)),
+    ):
+        if array.shape != wanted:
+            raise ShapeError(f"{name} has shape {array.shape}, not {wanted}\n  {bound.problem.expression}")
+    arrays = dict(call.arrays)
+    arrays[Tensor.LSE] = lse.astype(call.sum_dtype, copy=False)
+    arrays[Tensor.OUT], arrays[Tensor.DOUT] = [array.astype(call.dtype, copy=False) for array in (out, given)]
+
+    gradients = {}
+    for tensor, of in _GRADIENTS.items():
+        if of in arrays:
+            dtype = call.sum_dtype if tensor == Tensor.DBIAS else call.dtype
+            gradients[tensor] = _Gradient.of(call, of, arrays[of], dtype)
+    arrays |= {tensor: gradient.whole for tensor, gradient in gradients.items()}
+    _run(call, arrays, {tensor: gradient.labels for tensor, gradient in gradients.items()})
+    given_types = {Tensor.Q: q, Tensor.K: k, Tensor.V: v, Tensor.BIAS: None if bias is None else bias[1]}
+    return tuple(
+        [
+            gradients[tensor].reduced(call, np.asarray(given_types[of]).dtype)
+            for tensor, of in sorted(_GRADIENTS.items(), key=lambda pair: pair[1])
+            if tensor in gradients
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """An attention with the arrays of one call.
+
+    Attributes:
+        attention: labels, extents and roles.
+        arrays: the inputs, in types the engine can convert while it reads.
+        number: of each input that has a term of its own, its operand in the problem.
+        dtype: of the result.
+        scale: of the scores.
+    """
+
+    attention: Attention
+    arrays: dict[Tensor, Array]
+    numbers: dict[Tensor, int]
+    dtype: DType
+    scale: float
+
+    @property
+    def sum_dtype(self) -> DType:
+        """What sums are formed in."""
+        return np.dtype(np.float64 if self.dtype.itemsize == 8 else np.float32)
+
+
+def _read(
+    subscripts: object,
+    operands: Sequence[object],
+    over: object,
+    scale: object,
+    bias: object,
+    mask: object,
+    causal: object,
+    local: object,
+    lengths: object,
+    along: object,
+) -> _Call:
+    given = [as_operand(value, number) for number, value in enumerate(operands)]
+    dtype = result_type(given, None, None)
+    if dtype.kind != "f" and dtype.name != "bfloat16" or type_code(dtype) is None:
+        types = ", ".join(str(array.dtype) for array in given)
+        raise OperandTypeError(
+            f"queries, keys and values are {types}; an attention is computed in float16, bfloat16, float32 or float64"
+        )
+    sums = np.dtype(np.float64 if dtype.itemsize == 8 else np.float32)
+    tensors = (Tensor.Q, Tensor.K, Tensor.V)
+    arrays = dict(zip(tensors, load(given, dtype, "safe"), strict=True))
+    numbers = {tensor: int(tensor) for tensor in tensors}
+    further = []
+    for tensor, keyword, value in (
+        (Tensor.BIAS, "bias", bias),
+        (Tensor.MASK, "mask", mask),
+        (Tensor.LENGTHS, "lengths", lengths),
+    ):
+        if value is None:
+            continue
+        term, array = _labelled(keyword, value, sums)
+        numbers[tensor] = 3 + len(further)
+        further.append((keyword, term, array.shape))
+        arrays[tensor] = array
+    which = _causal(causal)
+    if not (local is None or isinstance(local, Chunks | Window)):
+        raise OptionError(f"local={local!r} is neither Chunks(...) nor Window(...)")
+    positional = which is not None or local is not None
+    shapes = tuple([array.shape for array in given])
+    bound = _bound(subscripts, shapes, tuple(further), over, positional, along)
+    if positional:
+        assert bound.along is not None
+        queries = bound.problem.extents[bound.along]
+        arrays[Tensor.FIRST], arrays[Tensor.END] = limits(queries, bound.extent(Role.KEY), which, local)
+    return _Call(bound, arrays, numbers, dtype, _scale(scale, bound))
+
+
+_bound = lru_cache(1024)(bind_attention)
+
+
+def _labelled(keyword: str, value: object, sums: DType) -> tuple[str, Array]:
+    if not (isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)):
+        raise OptionError(f'{keyword}= takes a term and an array, as in {keyword}=("qk", x); got {type(value).__name__}')
+    term, array = value[0], as_operand(value[1], 3)
+    if keyword == "lengths":
+        if array.dtype.kind not in "iu":
+            raise OperandTypeError(f"lengths= are integers, not {array.dtype}")
+        return term, array.astype(_INT64, copy=False)
+    if keyword == "mask" and array.dtype.kind == "b":
+        return term, array
+    if (array.dtype.kind != "f" and array.dtype.name != "bfloat16") or type_code(array.dtype) is None:
+        kinds = "True where a key is kept, or floating point, which is added" if keyword == "mask" else "floating point"
+        raise OperandTypeError(f"{keyword}= is {array.dtype}; it must be {kinds}")
+    safe = array.dtype.isnative and np.can_cast(array.dtype, sums, "safe")
+    return term, array if safe else array.astype(sums)
+
+
+def _causal(causal: object) -> str | None:
+    if causal is True or causal == LOWER_RIGHT:
+        return LOWER_RIGHT
+    if causal is False or causal is None:
+        return None
+    if causal == UPPER_LEFT:
+        return UPPER_LEFT
+    raise OptionError(f"causal={causal!r} is none of True, False, {LOWER_RIGHT!r} and {UPPER_LEFT!r}")
+
+
+def _scale(scale: object, bound: Attention) -> float:
+    if scale is None:
+        return 1 / math.sqrt(bound.extent(Role.DEPTH) or 1)
+    try:
+        value = float(scale)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise OptionError(f"scale={scale!r} is not a finite number")
+    return value
+
+
+def _shape(bound: Attention, labels: Sequence[Label]) -> Shape:
+    return tuple([bound.problem.extents[label] for label in labels])
+
+
+def _new(shape: Shape, dtype: DType) -> Array:
+    return _core.empty(shape, dense_strides(shape, range(len(shape)), dtype.itemsize), dtype)
+
+
+def _run(call: _Call, arrays: Mapping[Tensor, Array]) -> None:
+    present = sorted(arrays)
+    program = _lowered(
+        call.attention,
+        tuple(present),
+        tuple(call.numbers.items()),
+        tuple([arrays[tensor].strides for tensor in present]),
+        tuple([type_code(arrays[tensor].dtype) for tensor in present]),
+        call.scale,
+    )
+    *operands, last = [arrays[tensor] for tensor in present]
+    program.run(tuple(operands), last)
+
+
+@lru_cache(1024)
+def _lowered(
+    bound: Attention,
+    present: tuple[Tensor, ...],
+    numbers: tuple[tuple[Tensor, int], ...],
+    strides: tuple[tuple[int, ...], ...],
+    codes: tuple[int, ...],
+    scale: float,
+) -> _core.Program:
+    """The engine's program for tensors of these byte strides and types."""
+    number = dict(numbers)
+    tables = [_strides(bound, tensor, number.get(tensor), own) for tensor, own in zip(present, strides, strict=True)]
+    loops = []
+    for role, leader in (
+        (Role.BATCH, Tensor.OUT),
+        (Role.QUERY, Tensor.Q),
+        (Role.KEY, Tensor.K),
+        (Role.DEPTH, Tensor.K),
+        (Role.VALUE, Tensor.V),
+    ):
+        table = tables[present.index(leader)]
+        # What lies farthest apart is outermost; queries of one position are neighbours, for they see the same keys.
+        order = sorted(bound.labels(role), key=lambda label: (label != bound.along, -abs(table.get(label, 0))))
+        for label in order:
+            along = [own.get(label, 0) for own in tables]
+            loops.append((int(role), bound.problem.extents[label], along))
+    return _core.attend_program(loops, [int(tensor) for tensor in present], codes, scale)
+
+
+def _strides(bound: Attention, tensor: Tensor, number: int | None, strides: Sequence[int]) -> dict[Label, int]:
+    """The byte stride of each label in a tensor."""
+    if number is not None:
+        return axis_strides(bound.problem, number, strides)
+    if tensor in (Tensor.FIRST, Tensor.END):
+        return {bound.along: strides[0]} if bound.along is not None else {}
+    labels = bound.lse_labels if tensor == Tensor.LSE else bound.problem.expression.output
+    return dict(zip(labels, strides, strict=True))
