@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from .. import _core
+from ..api import einsum
 from ..array import (
     Array,
     DType,
@@ -189,21 +190,11 @@ def attend_vjp(
     arrays[Tensor.LSE] = lse.astype(call.sum_dtype, copy=False)
     arrays[Tensor.OUT], arrays[Tensor.DOUT] = [array.astype(call.dtype, copy=False) for array in (out, given)]
 
-    gradients = {}
-    for tensor, of in _GRADIENTS.items():
-        if of in arrays:
-            dtype = call.sum_dtype if tensor == Tensor.DBIAS else call.dtype
-            gradients[tensor] = _Gradient.of(call, of, arrays[of], dtype)
-    arrays |= {tensor: gradient.whole for tensor, gradient in gradients.items()}
-    _run(call, arrays, {tensor: gradient.labels for tensor, gradient in gradients.items()})
-    given_types = {Tensor.Q: q, Tensor.K: k, Tensor.V: v, Tensor.BIAS: None if bias is None else bias[1]}
-    return tuple(
-        [
-            gradients[tensor].reduced(call, np.asarray(given_types[of]).dtype)
-            for tensor, of in sorted(_GRADIENTS.items(), key=lambda pair: pair[1])
-            if tensor in gradients
-        ]
-    )
+    gradients = [_gradient(call, tensor) for tensor in (Tensor.Q, Tensor.K, Tensor.V, Tensor.BIAS) if tensor in arrays]
+    arrays |= {gradient.tensor: gradient.array for gradient in gradients}
+    _run(call, arrays, {gradient.tensor: gradient.strides for gradient in gradients})
+    dtypes = [native(as_operand(value, 0).dtype) for value in (q, k, v, *(() if bias is None else (bias[1],)))]
+    return tuple([_reduced(call, *pair) for pair in zip(gradients, dtypes, strict=True)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,13 +319,17 @@ def _new(shape: Shape, dtype: DType) -> Array:
     return _core.empty(shape, dense_strides(shape, range(len(shape)), dtype.itemsize), dtype)
 
 
-def _run(call: _Call, arrays: Mapping[Tensor, Array]) -> None:
+def _run(call: _Call, arrays: Mapping[Tensor, Array], strides: Mapping[Tensor, dict[Label, int]] | None = None) -> None:
+    """Run on these arrays. ``strides`` names those of the arrays that are not as `_strides` knows them."""
     present = sorted(arrays)
+    tables = [
+        strides[tensor] if strides and tensor in strides else _strides(call, tensor, arrays[tensor])
+        for tensor in present
+    ]
     program = _lowered(
         call.attention,
         tuple(present),
-        tuple(call.numbers.items()),
-        tuple([arrays[tensor].strides for tensor in present]),
+        tuple([tuple(table.items()) for table in tables]),
         tuple([type_code(arrays[tensor].dtype) for tensor in present]),
         call.scale,
     )
@@ -342,18 +337,28 @@ def _run(call: _Call, arrays: Mapping[Tensor, Array]) -> None:
     program.run(tuple(operands), last)
 
 
+def _strides(call: _Call, tensor: Tensor, array: Array) -> dict[Label, int]:
+    """The byte stride of each label in a tensor."""
+    bound = call.attention
+    if tensor in call.numbers:
+        return axis_strides(bound.problem, call.numbers[tensor], array.strides)
+    if tensor in (Tensor.FIRST, Tensor.END):
+        labels: Sequence[Label] = () if bound.along is None else (bound.along,)
+    else:
+        labels = bound.lse_labels if tensor == Tensor.LSE else bound.problem.expression.output
+    return dict(zip(labels, array.strides, strict=True))
+
+
 @lru_cache(1024)
 def _lowered(
     bound: Attention,
     present: tuple[Tensor, ...],
-    numbers: tuple[tuple[Tensor, int], ...],
-    strides: tuple[tuple[int, ...], ...],
+    strides: tuple[tuple[tuple[Label, int], ...], ...],
     codes: tuple[int, ...],
     scale: float,
 ) -> _core.Program:
     """The engine's program for tensors of these byte strides and types."""
-    number = dict(numbers)
-    tables = [_strides(bound, tensor, number.get(tensor), own) for tensor, own in zip(present, strides, strict=True)]
+    tables = [dict(table) for table in strides]
     loops = []
     for role, leader in (
         (Role.BATCH, Tensor.OUT),
@@ -363,19 +368,54 @@ def _lowered(
         (Role.VALUE, Tensor.V),
     ):
         table = tables[present.index(leader)]
-        # What lies farthest apart is outermost; queries of one position are neighbours, for they see the same keys.
-        order = sorted(bound.labels(role), key=lambda label: (label != bound.along, -abs(table.get(label, 0))))
-        for label in order:
-            along = [own.get(label, 0) for own in tables]
-            loops.append((int(role), bound.problem.extents[label], along))
+        # What lies farthest apart is outermost, and positions most of all: queries of one position see the same keys.
+        for label in sorted(bound.labels(role), key=lambda label: (label != bound.along, -abs(table.get(label, 0)))):
+            loops.append((int(role), bound.problem.extents[label], [own.get(label, 0) for own in tables]))
     return _core.attend_program(loops, [int(tensor) for tensor in present], codes, scale)
 
 
-def _strides(bound: Attention, tensor: Tensor, number: int | None, strides: Sequence[int]) -> dict[Label, int]:
-    """The byte stride of each label in a tensor."""
-    if number is not None:
-        return axis_strides(bound.problem, number, strides)
-    if tensor in (Tensor.FIRST, Tensor.END):
-        return {bound.along: strides[0]} if bound.along is not None else {}
-    labels = bound.lse_labels if tensor == Tensor.LSE else bound.problem.expression.output
-    return dict(zip(labels, strides, strict=True))
+@dataclass(frozen=True, slots=True)
+class _Gradient:
+    """A gradient as the engine fills it in: summed over no label that its operand broadcasts along.
+
+    ``labels`` are the labels of ``array``, or None where it has the axes of its operand.
+    """
+
+    tensor: Tensor
+    operand: int
+    labels: tuple[Label, ...] | None
+    array: Array
+    strides: dict[Label, int]
+
+
+_VARIES = {
+    Tensor.Q: (Tensor.DQ, (Role.BATCH, Role.QUERY, Role.DEPTH)),
+    Tensor.K: (Tensor.DK, (Role.BATCH, Role.KEY, Role.DEPTH)),
+    Tensor.V: (Tensor.DV, (Role.BATCH, Role.KEY, Role.VALUE)),
+    Tensor.BIAS: (Tensor.DBIAS, ()),
+}
+
+
+def _gradient(call: _Call, of: Tensor) -> _Gradient:
+    bound, number, like = call.attention, call.numbers[of], call.arrays[of]
+    tensor, roles = _VARIES[of]
+    varies = terms(bound.problem)[number]
+    missing = [label for label in bound.labels(*roles) if label not in varies]
+    if missing:
+        labels = (*missing, *varies)
+        array = _new(_shape(bound, labels), call.dtype)
+        return _Gradient(tensor, number, labels, array, dict(zip(labels, array.strides, strict=True)))
+    # The engine adds to the gradient of a bias, and leaves out what lies off a diagonal.
+    array = np.zeros_like(like, dtype=call.sum_dtype if of == Tensor.BIAS else call.dtype, subok=False)
+    return _Gradient(tensor, number, None, array, axis_strides(bound.problem, number, array.strides))
+
+
+def _reduced(call: _Call, gradient: _Gradient, dtype: DType) -> Array:
+    """The gradient with the shape and dtype of its operand."""
+    array = gradient.array
+    if gradient.labels is not None:
+        problem = call.attention.problem
+        term, shape = problem.expression.inputs[gradient.operand], problem.shapes[gradient.operand]
+        kept = [label for label, extent in zip(term, shape, strict=True) if extent == problem.extents[label]]
+        array = np.asarray(einsum(array, gradient.labels, kept)).reshape(shape)
+    return array.astype(dtype, copy=False)
