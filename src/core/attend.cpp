@@ -20,11 +20,7 @@
 #include "walk.hpp"
 
 namespace einstride {
-namespace portable { const SoftmaxKernels& softmax(Acc); }
-namespace avx2 { const SoftmaxKernels& softmax(Acc); }
-namespace avx512 { const SoftmaxKernels& softmax(Acc); }
 namespace {
-const SoftmaxKernels& dev_softmax(const char* n, Acc a) { return n[0]=='p'?portable::softmax(a): n[3]=='2'?avx2::softmax(a):avx512::softmax(a);}
 
 constexpr double log2_e = 1.4426950408889634074;
 constexpr double ln_2 = 0.69314718055994530942;
@@ -95,7 +91,7 @@ class Attention : public Kernel {
               const std::vector<DType>& types, double scale)
         : level_(level()),
           tile_(level_.tile[static_cast<int>(acc)]),
-          softmax_(dev_softmax(level_.name, acc)),
+          softmax_(*level_.softmax[static_cast<int>(acc)]),
           width_(2 * tile_.lanes),
           scale_(scale) {
         std::fill(slot_, slot_ + attend_tensors, -1);
@@ -169,7 +165,8 @@ class Attention : public Kernel {
     // The keys that a query may see, unless a mask forbids it.
     Range visible(char* const* tensors, std::int64_t batch, std::int64_t query) const {
         Range range = {0, keys_};
-        if (has(AttendTensor::first)) range.first = std::max(range.first, entry(tensors, AttendTensor::first, batch, query));
+        if (has(AttendTensor::first))
+            range.first = std::max(range.first, entry(tensors, AttendTensor::first, batch, query));
         if (has(AttendTensor::end)) range.end = std::min(range.end, entry(tensors, AttendTensor::end, batch, query));
         if (has(AttendTensor::lengths))
             range.end = std::min(range.end, entry(tensors, AttendTensor::lengths, batch, query));
@@ -273,7 +270,7 @@ class Attention : public Kernel {
                           std::int64_t ld, int vectors, bool add) const {
         for (std::int64_t r = 0; r < count; r += height)
             tile_.run[vectors - 1][std::min(height, count - r)](depth, a + r, 1, count, b, ld, c + r * width_, width_,
-                                                               add);
+                                                                add);
     }
 
     const Level& level_;
@@ -304,10 +301,10 @@ class Attention : public Kernel {
 template <class T>
 class Forward final : public Attention<T> {
     using Base = Attention<T>;
-    using typename Base::Block;
-    using typename Base::KeyBlock;
     using Base::size, Base::width_, Base::softmax_, Base::depth_, Base::values_, Base::keys_, Base::queries_,
         Base::batch_, Base::base, Base::has, Base::run_of;
+    using typename Base::Block;
+    using typename Base::KeyBlock;
 
   public:
     Forward(const std::vector<AttendLoop>& loops, const std::vector<AttendTensor>& present,
@@ -316,9 +313,9 @@ class Forward final : public Attention<T> {
         const std::int64_t entry = std::max<std::int64_t>(1, depth_ + values_) * size;
         key_block_ = std::min(keys_, std::clamp<std::int64_t>(key_block_bytes / entry, 32, max_keys));
         const std::int64_t most = std::clamp<std::int64_t>(query_block_bytes / entry, width_, max_queries);
-        std::int64_t parts = std::max(ceil_div(queries_, most),
-                                      std::min(ceil_div(wanted_tasks, std::max<std::int64_t>(batch_, 1)),
-                                               queries_ / least_queries));
+        std::int64_t parts =
+            std::max(ceil_div(queries_, most),
+                     std::min(ceil_div(wanted_tasks, std::max<std::int64_t>(batch_, 1)), queries_ / least_queries));
         parts = std::max<std::int64_t>(parts, 1);
         query_block_ = round_up(std::max<std::int64_t>(ceil_div(queries_, parts), 1), width_);
         blocks_ = ceil_div(queries_, query_block_);
@@ -425,24 +422,23 @@ class Forward final : public Attention<T> {
         alignas(64) T factor[widest] = {}, lse[widest];
         for (std::int64_t i = 0; i < panel.count; ++i) {
             factor[i] = total[i] == 0 ? T(0) : T(1) / total[i];
-            lse[i] = static_cast<T>((static_cast<double>(room.most[p * width_ + i]) +
-                                     std::log2(static_cast<double>(total[i]))) *
-                                    ln_2);
+            lse[i] = static_cast<T>(
+                (static_cast<double>(room.most[p * width_ + i]) + std::log2(static_cast<double>(total[i]))) * ln_2);
         }
         if (panel.started)
             softmax_.rescale[panel.vectors - 1](sums, values_, width_, factor);
         else
             std::memset(sums, 0, static_cast<std::size_t>(values_ * width_ * size));
         std::int64_t across[widest];
-        this->storing(AttendTensor::out)(
-            base(tensors, AttendTensor::out, batch),
-            run_of(AttendRole::value, AttendTensor::out, 0, values_, room.value_offsets),
-            run_of(AttendRole::query, AttendTensor::out, panel.first, panel.count, across), sums, width_);
+        this->storing(AttendTensor::out)(base(tensors, AttendTensor::out, batch),
+                                         run_of(AttendRole::value, AttendTensor::out, 0, values_, room.value_offsets),
+                                         run_of(AttendRole::query, AttendTensor::out, panel.first, panel.count, across),
+                                         sums, width_);
         if (!has(AttendTensor::lse)) return;
         const std::int64_t none = 0;
-        this->storing(AttendTensor::lse)(
-            base(tensors, AttendTensor::lse, batch), {&none, 1, irregular},
-            run_of(AttendRole::query, AttendTensor::lse, panel.first, panel.count, across), lse, width_);
+        this->storing(AttendTensor::lse)(base(tensors, AttendTensor::lse, batch), {&none, 1, irregular},
+                                         run_of(AttendRole::query, AttendTensor::lse, panel.first, panel.count, across),
+                                         lse, width_);
     }
 
     std::int64_t key_block_, query_block_, blocks_;
@@ -458,10 +454,10 @@ class Forward final : public Attention<T> {
 template <class T>
 class Gradient final : public Attention<T> {
     using Base = Attention<T>;
-    using typename Base::Block;
-    using typename Base::KeyBlock;
     using Base::size, Base::width_, Base::softmax_, Base::tile_, Base::depth_, Base::values_, Base::keys_,
         Base::queries_, Base::batch_, Base::base, Base::has, Base::run_of;
+    using typename Base::Block;
+    using typename Base::KeyBlock;
 
   public:
     Gradient(const std::vector<AttendLoop>& loops, const std::vector<AttendTensor>& present,
@@ -486,7 +482,8 @@ class Gradient final : public Attention<T> {
                     groups_ /= loop.extent;
         }
         const std::int64_t sums = keys_ * (depth_columns_ + value_columns_) * size;
-        const std::int64_t most = std::max<std::int64_t>(max_partial_bytes / std::max<std::int64_t>(sums * batch_, 1), 1);
+        const std::int64_t most =
+            std::max<std::int64_t>(max_partial_bytes / std::max<std::int64_t>(sums * batch_, 1), 1);
         splits_ = has(AttendTensor::dbias) || batch_ == 0
                       ? 1
                       : std::clamp<std::int64_t>(wanted_splits / batch_, 1,
@@ -498,8 +495,7 @@ class Gradient final : public Attention<T> {
         if (splits_ == 1) return parallel_for(groups_, run_group, &job, monitor);
         Workspace partial(static_cast<std::size_t>(batch_ * splits_ * sums_size() * size));
         job.partial = reinterpret_cast<T*>(partial.data());
-        return parallel_for(batch_ * splits_, run_split, &job, monitor) &&
-               parallel_for(batch_, combine, &job, monitor);
+        return parallel_for(batch_ * splits_, run_split, &job, monitor) && parallel_for(batch_, combine, &job, monitor);
     }
 
   private:
@@ -634,13 +630,12 @@ class Gradient final : public Attention<T> {
         for (std::int64_t p = 0; p < block.count; ++p) {
             const Panel& panel = block.panels[p];
             T* const dout = room.douts + p * width_ * values_;
-            this->pack_panel(room.queries + p * width_ * depth_, AttendTensor::q,
-                             base(tensors, AttendTensor::q, batch), AttendRole::depth, panel, depth_,
-                             room.depth_offsets);
+            this->pack_panel(room.queries + p * width_ * depth_, AttendTensor::q, base(tensors, AttendTensor::q, batch),
+                             AttendRole::depth, panel, depth_, room.depth_offsets);
             this->pack_panel(dout, AttendTensor::dout, base(tensors, AttendTensor::dout, batch), AttendRole::value,
                              panel, values_, room.value_offsets);
-            this->pack_panel(room.outs, AttendTensor::out, base(tensors, AttendTensor::out, batch),
-                             AttendRole::value, panel, values_, room.value_offsets);
+            this->pack_panel(room.outs, AttendTensor::out, base(tensors, AttendTensor::out, batch), AttendRole::value,
+                             panel, values_, room.value_offsets);
             softmax_.column_dot[panel.vectors - 1](dout, room.outs, values_, width_, room.mean + p * width_);
             load_lse(room.lse + p * width_, panel, tensors, batch);
         }

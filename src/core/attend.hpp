@@ -21,7 +21,21 @@ inline constexpr int attend_roles = 5;
 // and limit the keys of a query to first <= j < min(end, lengths); `lse` is the log of the sum of exponentials, of the
 // compute type. The last five belong to the gradient, in which `lse` and `out` are inputs.
 enum class AttendTensor : std::uint8_t {
-    q, k, v, bias, mask, first, end, lengths, lse, out, dout, dbias, dq, dk, dv
+    q,
+    k,
+    v,
+    bias,
+    mask,
+    first,
+    end,
+    lengths,
+    lse,
+    out,
+    dout,
+    dbias,
+    dq,
+    dk,
+    dv
 };  // clang-format keeps them in one line
 inline constexpr int attend_tensors = 15;
 

@@ -25,11 +25,11 @@ from ..array import (
     result_type,
     type_code,
 )
-from ..errors import OperandTypeError, OptionError, ShapeError
+from ..errors import OperandTypeError, OptionError, ShapeError, SubscriptsError
 from ..expression import Label, Shape
 from ..problem import axis_strides, checked_size, terms
 from .local import LOWER_RIGHT, UPPER_LEFT, Chunks, Window, limits
-from .roles import KEYS, QUERIES, VALUES, Attention, Role, bind_attention
+from .roles import Attention, Role, bind_attention
 
 Causal: TypeAlias = 'bool | Literal["lower-right", "upper-left"]'
 Labelled: TypeAlias = "tuple[str, Any]"
@@ -235,7 +235,7 @@ def _read(
 ) -> _Call:
     given = [as_operand(value, number) for number, value in enumerate(operands)]
     dtype = result_type(given, None, None)
-    if dtype.kind != "f" and dtype.name != "bfloat16" or type_code(dtype) is None:
+    if (dtype.kind != "f" and dtype.name != "bfloat16") or type_code(dtype) is None:
         types = ", ".join(str(array.dtype) for array in given)
         raise OperandTypeError(
             f"queries, keys and values are {types}; an attention is computed in float16, bfloat16, float32 or float64"
@@ -261,6 +261,9 @@ def _read(
         raise OptionError(f"local={local!r} is neither Chunks(...) nor Window(...)")
     positional = which is not None or local is not None
     shapes = tuple([array.shape for array in given])
+    for keyword, name in (("subscripts", subscripts), ("over", over), ("along", along)):
+        if not (isinstance(name, str) or (name is None and keyword == "along")):
+            raise SubscriptsError(f"{keyword}={name!r} is not a string of labels")
     bound = _bound(subscripts, shapes, tuple(further), over, positional, along)
     if positional:
         assert bound.along is not None
@@ -274,7 +277,9 @@ _bound = lru_cache(1024)(bind_attention)
 
 def _labelled(keyword: str, value: object, sums: DType) -> tuple[str, Array]:
     if not (isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)):
-        raise OptionError(f'{keyword}= takes a term and an array, as in {keyword}=("qk", x); got {type(value).__name__}')
+        raise OptionError(
+            f'{keyword}= takes a term and an array, as in {keyword}=("qk", x); got {type(value).__name__}'
+        )
     term, array = value[0], as_operand(value[1], 3)
     if keyword == "lengths":
         if array.dtype.kind not in "iu":

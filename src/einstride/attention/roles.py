@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from math import prod
 
-from ..errors import EinsumError, ShapeError, SubscriptsError, pointed
+from ..errors import EinsumError, SubscriptsError, pointed
 from ..expression import Expression, Label, Shape, parse, spell
 from ..problem import Problem, bind, terms
 
@@ -53,20 +53,20 @@ class Attention:
 
 
 def bind_attention(
-    subscripts: object,
+    subscripts: str,
     shapes: Sequence[Shape],
     further: Sequence[tuple[str, str, Shape]],
-    over: object,
+    over: str,
     positional: bool,
-    along: object,
+    along: str | None,
 ) -> Attention:
     """Read the subscripts of an attention and tell what each label does.
 
     ``further`` lists the tensors that have terms of their own: the keyword, the term and the shape. ``positional`` says
     that some query sees other keys than another because of where it stands.
 
-    A label of the output is a query label if only the queries vary along it, a value label if only the values do, and
-    a batch label else. A label that is neither in the output nor in the values is contracted into the score. Along an
+    A label of the output is a query label if only the queries vary along it, a value label if only the values have it,
+    and a batch label else. A label that is neither in the output nor in the values is contracted into the score. Along an
     axis of extent 1 whose label is longer elsewhere a tensor does not vary.
 
     Raises:
@@ -77,8 +77,6 @@ def bind_attention(
     >>> [role.name for role in bound.roles]
     ['QUERY', 'QUERY', 'DEPTH', 'KEY', 'VALUE']
     """
-    if not isinstance(subscripts, str):
-        raise SubscriptsError(f'the subscripts must be a string such as "bqhd,bkhd,bkhe->bqhe", got {subscripts!r}')
     inputs, arrow, output = subscripts.partition("->")
     if not arrow:
         raise SubscriptsError(
@@ -104,11 +102,11 @@ def bind_attention(
             if roles[label] in (Role.DEPTH, Role.VALUE) or (keyword == "lengths" and roles[label] == Role.KEY):
                 allowed = "batch and query labels" if keyword == "lengths" else "batch, query and key labels"
                 raise _misplaced(expression, label, f"{keyword}= has {allowed} only, but '{{}}' is another")
-    return Attention(problem, roles, _along(expression, roles, over_labels, along) if positional else None)
+    return Attention(problem, roles, _along(expression, over_labels, along) if positional else None)
 
 
-def _over(expression: Expression, over: object) -> tuple[Label, ...]:
-    if not isinstance(over, str) or not over or len(set(over)) < len(over):
+def _over(expression: Expression, over: str) -> tuple[Label, ...]:
+    if not over or len(set(over)) < len(over):
         raise SubscriptsError(f"over={over!r} is not a label, such as 'k', that the softmax normalises")
     for name in over:
         if name not in expression.names:
@@ -132,7 +130,8 @@ def _role(problem: Problem, label: Label, over: Sequence[Label], vary: Sequence[
             raise _misplaced(expression, label, "label '{}' is repeated in the output, which an attention's cannot be")
         if queries and not keys and not values:
             return Role.QUERY
-        return Role.VALUE if values and not queries and not keys else Role.BATCH
+        alone = not any(label in expression.inputs[other] for other in (QUERIES, KEYS))
+        return Role.VALUE if values and alone else Role.BATCH
     if label in expression.inputs[VALUES]:
         raise _misplaced(
             expression,
@@ -142,24 +141,27 @@ def _role(problem: Problem, label: Label, over: Sequence[Label], vary: Sequence[
     return Role.DEPTH
 
 
-def _along(expression: Expression, roles: Sequence[Role], over: Sequence[Label], along: object) -> Label:
-    """The query label that positions are counted along."""
+def _along(expression: Expression, over: Sequence[Label], along: str | None) -> Label:
+    """The label that positions of queries are counted along. An axis of extent 1 in the keys makes no query label."""
     if len(over) > 1:
-        raise SubscriptsError("positions are counted along one key label, and over= names several")
+        raise SubscriptsError("causal= and local= count positions along one key label, and over= names several")
     names = expression.names
-    queries = [label for label, role in enumerate(roles) if role == Role.QUERY]
-    if along is None:
-        if len(queries) == 1:
-            return queries[0]
-        shown = " or ".join(f"along='{names[label]}'" for label in queries) or "none has"
+    queries = [
+        label
+        for label in expression.inputs[QUERIES]
+        if label in expression.output and not any(label in expression.inputs[other] for other in (KEYS, VALUES))
+    ]
+    if along is None and len(queries) == 1:
+        return queries[0]
+    if along is None or along not in names:
+        wrong = "" if along is None else f"along={along!r} is not a label; "
+        shown = " or ".join(f"along='{names[label]}'" for label in queries) or "there is none"
         raise SubscriptsError(
-            f"causal= and local= count positions along one query label, and {len(queries)} labels are the queries' "
-            f"alone: say {shown}\n  {expression}"
+            f"{wrong}causal= and local= count positions along one label that the queries have alone: say {shown}"
+            f"\n  {expression}"
         )
-    if not isinstance(along, str) or along not in names:
-        raise SubscriptsError(f"along={along!r} is not a label\n  {expression}")
     label = names.index(along)
-    if roles[label] != Role.QUERY:
+    if label not in queries:
         raise _misplaced(expression, label, "along='{}' is not a label that queries and output have alone")
     return label
 
@@ -168,6 +170,11 @@ def _misplaced(expression: Expression, label: Label, message: str) -> Subscripts
     """An error about a label, with carets wherever it stands."""
     text, spans = spell(expression)
     name = expression.names[label]
-    places = [span for term, axes in zip(expression.inputs, spans, strict=True) for l, span in zip(term, axes) if l == label]
+    places = [
+        span
+        for term, axes in zip(expression.inputs, spans, strict=True)
+        for own, span in zip(term, axes, strict=True)
+        if own == label
+    ]
     at = text.find(name, text.index("->") + 2)
     return SubscriptsError(pointed(message.format(name), text, *places, *([(at, at + len(name))] if at >= 0 else [])))
