@@ -205,21 +205,22 @@ class Attention : public Kernel {
         }
     }
 
-    // A block of keys as it is packed: `keys` are rows of depth_ numbers, `values` of values_.
+    // A block of keys: `keys` are rows of depth_ numbers, `values` of values_, packed in `room` or where they lie.
     struct KeyBlock {
         Range range;
-        T* keys;
-        T* values;
+        const T* keys;
+        const T* values;
+        T* room;                // for both
         std::int64_t* offsets;  // as many as the block may hold
     };
 
-    void pack_keys(const KeyBlock& block, char* const* tensors, std::int64_t batch, const Offsets& depth,
+    std::int64_t room_for(std::int64_t keys) const { return keys * (depth_ + values_); }
+
+    void pack_keys(KeyBlock& block, char* const* tensors, std::int64_t batch, const Offsets& depth,
                    const Offsets& value) const {
-        const std::int64_t first = block.range.first, count = block.range.count();
-        pack(block.keys, depth_, AttendTensor::k, base(tensors, AttendTensor::k, batch),
-             run_of(AttendRole::key, AttendTensor::k, first, count, block.offsets), depth);
-        pack(block.values, values_, AttendTensor::v, base(tensors, AttendTensor::v, batch),
-             run_of(AttendRole::key, AttendTensor::v, first, count, block.offsets), value);
+        block.keys = pack_rows(block.room, AttendTensor::k, tensors, batch, block, depth, depth_);
+        block.values = pack_rows(block.room + block.range.count() * depth_, AttendTensor::v, tensors, batch, block,
+                                 value, values_);
     }
 
     // strip[j][i] = the score of key range.first + j and query i of the panel, in units of log(2): `queries` hold the
@@ -285,6 +286,20 @@ class Attention : public Kernel {
     std::int64_t depth_rows_, value_rows_;  // heights of tiles whose rows are the depth, and the values
 
   private:
+    // Rows that lie one after another, of the type of sums, are read as they are.
+    const T* pack_rows(T* room, AttendTensor tensor, char* const* tensors, std::int64_t batch, const KeyBlock& block,
+                       const Offsets& columns, std::int64_t width) const {
+        const char* const from = base(tensors, tensor, batch);
+        const Offsets rows = run_of(AttendRole::key, tensor, block.range.first, block.range.count(), block.offsets);
+        const bool dense = (width == 1 || columns.stride == size) && (rows.count == 1 || rows.stride == width * size);
+        const char* const start = from + rows.at[0];
+        if (dense && width > 0 && is_native(type_[index_of(tensor)], acc) &&
+            reinterpret_cast<std::uintptr_t>(start + columns.at[0]) % sizeof(T) == 0)
+            return reinterpret_cast<const T*>(start + columns.at[0]);
+        pack(room, width, tensor, from, rows, columns);
+        return room;
+    }
+
     // Hides, of the keys in `part` of a strip that starts at range.first, those outside of each query's range.
     void clip(T* strip, std::int64_t ld, const Range& range, const Range& part, const Range* ranges, int v) const {
         if (part.empty()) return;
@@ -350,8 +365,7 @@ class Forward final : public Attention<T> {
         Room room = {};
         room.block.panels = arena.take<Panel>(panels);
         room.block.ranges = arena.take<Range>(padded);
-        room.keys.keys = arena.take<T>(key_block_ * depth_);
-        room.keys.values = arena.take<T>(key_block_ * values_);
+        room.keys.room = arena.take<T>(this->room_for(key_block_));
         room.keys.offsets = arena.take<std::int64_t>(key_block_);
         room.queries = arena.take<T>(padded * depth_);
         room.sums = arena.take<T>(padded * values_);
@@ -566,8 +580,7 @@ class Gradient final : public Attention<T> {
         Room room = {};
         room.block.panels = arena.take<Panel>(panels);
         room.block.ranges = arena.take<Range>(query_block_);
-        room.keys.keys = arena.take<T>(key_block_ * depth_);
-        room.keys.values = arena.take<T>(key_block_ * values_);
+        room.keys.room = arena.take<T>(this->room_for(key_block_));
         room.keys.offsets = arena.take<std::int64_t>(key_block_);
         room.queries = arena.take<T>(query_block_ * depth_);
         room.douts = arena.take<T>(query_block_ * values_);
