@@ -168,7 +168,8 @@ class Call:
     kept: list[tuple[str, Array]] = field(default_factory=list)
 
     def run(self, **more: Any) -> Any:
-        return attend(self.subscripts, *self.arrays, over="k", **self.keywords, **more)
+        q, k, v = self.arrays
+        return attend(self.subscripts, q, k, v, over="k", **self.keywords, **more)
 
     def answer(self) -> Answer:
         return reference(self.subscripts, self.arrays, "k", self.keywords.get("scale"), self.extra, self.kept)
@@ -187,7 +188,13 @@ def attentions(draw: st.DrawFn, dtypes: Sequence[np.dtype[Any]] = DTYPES, layout
     has = {label: draw(st.booleans()) for label in "bhgq"}
     batch = "".join(label for label in "bh" if has[label])
     queries = "".join(label for label in "gq" if has[label])
-    mix = lambda labels: "".join(draw(st.permutations(labels)))  # noqa: E731
+
+    def mix(labels: Sequence[str]) -> str:
+        return "".join(draw(st.permutations(labels)))
+
+    def some(labels: str) -> str:
+        return mix(draw(st.lists(st.sampled_from(labels), unique=True)))
+
     # A batch label that keys or values lack makes them broadcast.
     of_keys, of_values = ["".join(label for label in batch if draw(st.integers(0, 4))) for _ in range(2)]
     q_term = mix(batch + queries + "d")
@@ -203,7 +210,6 @@ def attentions(draw: st.DrawFn, dtypes: Sequence[np.dtype[Any]] = DTYPES, layout
     arrays = tuple(array(term, dtype) for term in (q_term, k_term, v_term))
     call = Call(f"{q_term},{k_term},{v_term}->{output}", arrays, {})
     visible = batch + queries + "k"
-    some = lambda labels: mix(draw(st.lists(st.sampled_from(labels), unique=True)))  # noqa: E731
     sums = np.dtype("f8" if dtype == np.float64 else "f4")
     if draw(st.booleans()):
         term = some(visible)
@@ -229,7 +235,7 @@ def attentions(draw: st.DrawFn, dtypes: Sequence[np.dtype[Any]] = DTYPES, layout
         )
         along = draw(st.sampled_from(queries))
         call.keywords.update({"causal": causal or False, "local": local, "along": along})
-        kind = "lower-right" if causal is True else causal
+        kind = "lower-right" if causal is True else causal or None
         call.kept.append((along + "k", positions_kept(extents[along], extents["k"], kind, local)))
     if batch + queries and draw(st.booleans()):
         term = some(batch + queries)
@@ -500,7 +506,8 @@ def test_gradients_are_differences(call: Call) -> None:
     dout = rng.standard_normal(call.run().shape)
     differentiable = [*call.arrays, *([call.keywords["bias"][1]] if "bias" in call.keywords else [])]
     directions = [rng.standard_normal(array.shape) for array in differentiable]
-    gradients = attend_vjp(call.subscripts, *call.arrays, dout, over="k", **call.keywords)
+    q, k, v = call.arrays
+    gradients = attend_vjp(call.subscripts, q, k, v, dout, over="k", **call.keywords)
     assert [g.shape for g in gradients] == [array.shape for array in differentiable]
     assert [g.dtype for g in gradients] == [array.dtype for array in differentiable]
 

@@ -118,17 +118,15 @@ def attend(
     output = bound.problem.expression.output
     shape = _shape(bound, output)
     checked_size(bound.problem, output, dtype.itemsize)
-    result = out
     if out is not None:
         check_out(out, shape, dtype, "same_kind")
-    if out is None or not is_direct(out, dtype, list(call.arrays.values())):
-        result = _new(shape, dtype)
+    direct = out is not None and is_direct(out, dtype, list(call.arrays.values()))
     made = dict(call.arrays)
+    made[Tensor.OUT] = result = out if out is not None and direct else _new(shape, dtype)
     if return_lse:
         made[Tensor.LSE] = _new(_shape(bound, bound.lse_labels), call.sum_dtype)
-    made[Tensor.OUT] = result
     _run(call, made)
-    if out is not None and result is not out:
+    if out is not None and not direct:
         np.copyto(out, result, casting="same_kind")
         result = out
     return (result, made[Tensor.LSE]) if return_lse else result
@@ -156,7 +154,7 @@ def attend_vjp(
     Weights are computed again, tile by tile, so that extra memory grows with the number of queries and keys, not with
     their product (but for ``dbias``, which has the shape of the bias). ``result`` is what ``attend(...,
     return_lse=True)`` has returned for the same arguments; without it that is computed first. The other arguments are
-    those of `attend`. A gradient has the shape and dtype of its array; the gradient of a bias, and of an array that
+    those of `attend`. A gradient has the shape of its array, and its dtype if that is a floating one; the gradient of a bias, and of an array that
     broadcasts, is summed over the labels it lacks.
 
     Raises:
@@ -192,9 +190,14 @@ def attend_vjp(
 
     gradients = [_gradient(call, tensor) for tensor in (Tensor.Q, Tensor.K, Tensor.V, Tensor.BIAS) if tensor in arrays]
     arrays |= {gradient.tensor: gradient.array for gradient in gradients}
-    _run(call, arrays, {gradient.tensor: gradient.strides for gradient in gradients})
-    dtypes = [native(as_operand(value, 0).dtype) for value in (q, k, v, *(() if bias is None else (bias[1],)))]
-    return tuple([_reduced(call, *pair) for pair in zip(gradients, dtypes, strict=True)])
+    _run(call, arrays, {gradient.tensor: gradient.place for gradient in gradients})
+    own = [as_operand(value, 0).dtype for value in (q, k, v, *(() if bias is None else (bias[1],)))]
+    return tuple(
+        [
+            _reduced(call, gradient, native(dtype) if _is_float(dtype) else call.dtype)
+            for gradient, dtype in zip(gradients, own, strict=True)
+        ]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +207,7 @@ class _Call:
     Attributes:
         attention: labels, extents and roles.
         arrays: the inputs, in types the engine can convert while it reads.
-        number: of each input that has a term of its own, its operand in the problem.
+        numbers: of each input that has a term of its own, its operand in the problem.
         dtype: of the result.
         scale: of the scores.
     """
@@ -244,7 +247,7 @@ def _read(
     tensors = (Tensor.Q, Tensor.K, Tensor.V)
     arrays = dict(zip(tensors, load(given, dtype, "safe"), strict=True))
     numbers = {tensor: int(tensor) for tensor in tensors}
-    further = []
+    further: list[tuple[str, str, Shape]] = []
     for tensor, keyword, value in (
         (Tensor.BIAS, "bias", bias),
         (Tensor.MASK, "mask", mask),
@@ -275,6 +278,11 @@ def _read(
 _bound = lru_cache(1024)(bind_attention)
 
 
+def _is_float(dtype: DType) -> bool:
+    """Whether it is one of the floating-point types that the engine has."""
+    return (dtype.kind == "f" or dtype.name == "bfloat16") and type_code(dtype) is not None
+
+
 def _labelled(keyword: str, value: object, sums: DType) -> tuple[str, Array]:
     if not (isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)):
         raise OptionError(
@@ -287,7 +295,7 @@ def _labelled(keyword: str, value: object, sums: DType) -> tuple[str, Array]:
         return term, array.astype(_INT64, copy=False)
     if keyword == "mask" and array.dtype.kind == "b":
         return term, array
-    if (array.dtype.kind != "f" and array.dtype.name != "bfloat16") or type_code(array.dtype) is None:
+    if not _is_float(array.dtype):
         kinds = "True where a key is kept, or floating point, which is added" if keyword == "mask" else "floating point"
         raise OperandTypeError(f"{keyword}= is {array.dtype}; it must be {kinds}")
     safe = array.dtype.isnative and np.can_cast(array.dtype, sums, "safe")
@@ -324,46 +332,43 @@ def _new(shape: Shape, dtype: DType) -> Array:
     return _core.empty(shape, dense_strides(shape, range(len(shape)), dtype.itemsize), dtype)
 
 
-def _run(call: _Call, arrays: Mapping[Tensor, Array], strides: Mapping[Tensor, dict[Label, int]] | None = None) -> None:
-    """Run on these arrays. ``strides`` names those of the arrays that are not as `_strides` knows them."""
+# How the labels of a tensor follow from its axes: the operand of the problem whose term it has, or the labels.
+Place: TypeAlias = "int | tuple[Label, ...]"
+
+
+def _run(call: _Call, arrays: Mapping[Tensor, Array], places: Mapping[Tensor, Place] | None = None) -> None:
+    """Run on these arrays; ``places`` are those of gradients."""
+    bound = call.attention
+    known: dict[Tensor, Place] = {
+        Tensor.FIRST: (bound.along or 0,),
+        Tensor.END: (bound.along or 0,),
+        Tensor.LSE: bound.lse_labels,
+        Tensor.OUT: bound.problem.expression.output,
+        Tensor.DOUT: bound.problem.expression.output,
+        **call.numbers,
+        **(places or {}),
+    }
     present = sorted(arrays)
-    tables = [
-        strides[tensor] if strides and tensor in strides else _strides(call, tensor, arrays[tensor])
-        for tensor in present
-    ]
     program = _lowered(
-        call.attention,
-        tuple(present),
-        tuple([tuple(table.items()) for table in tables]),
-        tuple([type_code(arrays[tensor].dtype) for tensor in present]),
+        bound,
+        tuple([(tensor, known[tensor], arrays[tensor].strides, type_code(arrays[tensor].dtype)) for tensor in present]),
         call.scale,
     )
     *operands, last = [arrays[tensor] for tensor in present]
     program.run(tuple(operands), last)
 
 
-def _strides(call: _Call, tensor: Tensor, array: Array) -> dict[Label, int]:
-    """The byte stride of each label in a tensor."""
-    bound = call.attention
-    if tensor in call.numbers:
-        return axis_strides(bound.problem, call.numbers[tensor], array.strides)
-    if tensor in (Tensor.FIRST, Tensor.END):
-        labels: Sequence[Label] = () if bound.along is None else (bound.along,)
-    else:
-        labels = bound.lse_labels if tensor == Tensor.LSE else bound.problem.expression.output
-    return dict(zip(labels, array.strides, strict=True))
-
-
 @lru_cache(1024)
 def _lowered(
-    bound: Attention,
-    present: tuple[Tensor, ...],
-    strides: tuple[tuple[tuple[Label, int], ...], ...],
-    codes: tuple[int, ...],
-    scale: float,
+    bound: Attention, tensors: tuple[tuple[Tensor, Place, tuple[int, ...], int], ...], scale: float
 ) -> _core.Program:
-    """The engine's program for tensors of these byte strides and types."""
-    tables = [dict(table) for table in strides]
+    """The engine's program for tensors of these byte strides and type codes."""
+    tables = {
+        tensor: axis_strides(bound.problem, place, strides)
+        if isinstance(place, int)
+        else dict(zip(place, strides, strict=True))
+        for tensor, place, strides, _ in tensors
+    }
     loops = []
     for role, leader in (
         (Role.BATCH, Tensor.OUT),
@@ -372,27 +377,24 @@ def _lowered(
         (Role.DEPTH, Tensor.K),
         (Role.VALUE, Tensor.V),
     ):
-        table = tables[present.index(leader)]
+        table = tables[leader]
         # What lies farthest apart is outermost, and positions most of all: queries of one position see the same keys.
         for label in sorted(bound.labels(role), key=lambda label: (label != bound.along, -abs(table.get(label, 0)))):
-            loops.append((int(role), bound.problem.extents[label], [own.get(label, 0) for own in tables]))
-    return _core.attend_program(loops, [int(tensor) for tensor in present], codes, scale)
+            loops.append((int(role), bound.problem.extents[label], [own.get(label, 0) for own in tables.values()]))
+    return _core.attend_program(loops, [int(tensor) for tensor in tables], [code for *_, code in tensors], scale)
 
 
 @dataclass(frozen=True, slots=True)
 class _Gradient:
-    """A gradient as the engine fills it in: summed over no label that its operand broadcasts along.
-
-    ``labels`` are the labels of ``array``, or None where it has the axes of its operand.
-    """
+    """A gradient as the engine fills it in, with an axis for each label it varies along: its operand may broadcast."""
 
     tensor: Tensor
     operand: int
-    labels: tuple[Label, ...] | None
     array: Array
-    strides: dict[Label, int]
+    place: Place
 
 
+# The gradient of a tensor, and the roles of the labels that the engine does not sum over.
 _VARIES = {
     Tensor.Q: (Tensor.DQ, (Role.BATCH, Role.QUERY, Role.DEPTH)),
     Tensor.K: (Tensor.DK, (Role.BATCH, Role.KEY, Role.DEPTH)),
@@ -402,25 +404,24 @@ _VARIES = {
 
 
 def _gradient(call: _Call, of: Tensor) -> _Gradient:
-    bound, number, like = call.attention, call.numbers[of], call.arrays[of]
+    bound, number = call.attention, call.numbers[of]
     tensor, roles = _VARIES[of]
     varies = terms(bound.problem)[number]
     missing = [label for label in bound.labels(*roles) if label not in varies]
     if missing:
         labels = (*missing, *varies)
-        array = _new(_shape(bound, labels), call.dtype)
-        return _Gradient(tensor, number, labels, array, dict(zip(labels, array.strides, strict=True)))
+        return _Gradient(tensor, number, _new(_shape(bound, labels), call.dtype), labels)
     # The engine adds to the gradient of a bias, and leaves out what lies off a diagonal.
-    array = np.zeros_like(like, dtype=call.sum_dtype if of == Tensor.BIAS else call.dtype, subok=False)
-    return _Gradient(tensor, number, None, array, axis_strides(bound.problem, number, array.strides))
+    dtype = call.sum_dtype if of == Tensor.BIAS else call.dtype
+    return _Gradient(tensor, number, np.zeros_like(call.arrays[of], dtype=dtype, subok=False), number)
 
 
 def _reduced(call: _Call, gradient: _Gradient, dtype: DType) -> Array:
     """The gradient with the shape and dtype of its operand."""
     array = gradient.array
-    if gradient.labels is not None:
+    if not isinstance(gradient.place, int):
         problem = call.attention.problem
         term, shape = problem.expression.inputs[gradient.operand], problem.shapes[gradient.operand]
         kept = [label for label, extent in zip(term, shape, strict=True) if extent == problem.extents[label]]
-        array = np.asarray(einsum(array, gradient.labels, kept)).reshape(shape)
+        array = np.asarray(einsum(array, gradient.place, kept)).reshape(shape)
     return array.astype(dtype, copy=False)

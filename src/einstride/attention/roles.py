@@ -66,8 +66,8 @@ def bind_attention(
     that some query sees other keys than another because of where it stands.
 
     A label of the output is a query label if only the queries vary along it, a value label if only the values have it,
-    and a batch label else. A label that is neither in the output nor in the values is contracted into the score. Along an
-    axis of extent 1 whose label is longer elsewhere a tensor does not vary.
+    and a batch label else. A label that is neither in the output nor in the values is contracted into the score. A
+    tensor does not vary along an axis of extent 1 whose label is longer elsewhere.
 
     Raises:
         SubscriptsError: the subscripts are malformed, or a label has no meaning in an attention.
@@ -97,8 +97,8 @@ def bind_attention(
     over_labels = _over(expression, over)
     vary = [set(term) for term in terms(problem)]
     roles = tuple([_role(problem, label, over_labels, vary) for label in range(len(expression.names))])
-    for (keyword, _, _), term in zip(further, expression.inputs[3:], strict=True):
-        for label in term:
+    for (keyword, _, _), labels in zip(further, expression.inputs[3:], strict=True):
+        for label in labels:
             if roles[label] in (Role.DEPTH, Role.VALUE) or (keyword == "lengths" and roles[label] == Role.KEY):
                 allowed = "batch and query labels" if keyword == "lengths" else "batch, query and key labels"
                 raise _misplaced(expression, label, f"{keyword}= has {allowed} only, but '{{}}' is another")
