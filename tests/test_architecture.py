@@ -16,7 +16,7 @@ SOURCE = Path(einstride.__file__).parent
 # Each module of the package (a folder counts as one) and what it may import. A chain is written once: a module may
 # import every earlier one of its chain, and the second chain all of the first.
 FIRST = ("errors", "expression", "problem", "tree", "cost", "search")
-SECOND = ("_core", "machine", "loop", "program", "kernels", "predict", "lower", "array", "run", "api")
+SECOND = ("_core", "machine", "loop", "program", "kernels", "predict", "lower", "array", "run", "api", "attention")
 PRESENTATION = ("explain", "tour", "cli")
 ROOT = "__init__"
 

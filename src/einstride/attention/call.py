@@ -154,8 +154,8 @@ def attend_vjp(
     Weights are computed again, tile by tile, so that extra memory grows with the number of queries and keys, not with
     their product (but for ``dbias``, which has the shape of the bias). ``result`` is what ``attend(...,
     return_lse=True)`` has returned for the same arguments; without it that is computed first. The other arguments are
-    those of `attend`. A gradient has the shape of its array, and its dtype if that is a floating one; the gradient of a bias, and of an array that
-    broadcasts, is summed over the labels it lacks.
+    those of `attend`. A gradient has the shape of its array, and its dtype if that is a floating one; the gradient of a
+    bias, and of an array that broadcasts, is summed over the labels it lacks.
 
     Raises:
         EinsumError: as `attend` does.
