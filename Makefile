@@ -10,7 +10,7 @@ PACKAGE := $(shell find src/einstride -name '*.py' -o -name '*.pyi')
 TESTS := $(shell find tests bench docs -name '*.py' -o -name '*.toml' -o -name '*.md' -o -name '*.ipynb') $(wildcard *.md)
 
 # Tests that the instruction-set level has no part in run at the best one only.
-AT_EACH_LEVEL := tests/test_api.py tests/test_core.py tests/test_numbers.py tests/test_properties.py tests/test_threads.py
+AT_EACH_LEVEL := tests/test_api.py tests/test_attention.py tests/test_core.py tests/test_numbers.py tests/test_properties.py tests/test_threads.py
 
 .PHONY: tour test bench lint stubs format sanitize wheel clean
 
