@@ -21,22 +21,10 @@ inline constexpr int attend_roles = 5;
 // and limit the keys of a query to first <= j < min(end, lengths); `lse` is the log of the sum of exponentials, of the
 // compute type. The last five belong to the gradient, in which `lse` and `out` are inputs.
 enum class AttendTensor : std::uint8_t {
-    q,
-    k,
-    v,
-    bias,
-    mask,
-    first,
-    end,
-    lengths,
-    lse,
-    out,
-    dout,
-    dbias,
-    dq,
-    dk,
-    dv
-};  // clang-format keeps them in one line
+    // clang-format off
+    q, k, v, bias, mask, first, end, lengths, lse, out, dout, dbias, dq, dk, dv
+    // clang-format on
+};
 inline constexpr int attend_tensors = 15;
 
 struct AttendLoop {
@@ -45,9 +33,11 @@ struct AttendLoop {
     std::vector<std::int64_t> strides;  // bytes; one a tensor that is present
 };
 
-// `present` and `types` say which tensors there are, in order, and of which types. With `dq` the kernel computes the
-// gradients and else the output.
+// `present` and `types` say which tensors there are, in order, and of which types.
 std::unique_ptr<Kernel> make_attend(const std::vector<AttendLoop>& loops, const std::vector<AttendTensor>& present,
                                     const std::vector<DType>& types, double scale);
+std::unique_ptr<Kernel> make_attend_gradient(const std::vector<AttendLoop>& loops,
+                                             const std::vector<AttendTensor>& present, const std::vector<DType>& types,
+                                             double scale);
 
 }  // namespace einstride

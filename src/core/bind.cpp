@@ -100,7 +100,16 @@ Program attend_program(const std::vector<LoopData>& loop_data, const std::vector
         require(strides.size() == types.size(), "a loop has one stride a tensor");
         loops.push_back({static_cast<AttendRole>(role), extent, strides});
     }
-    step.kernel = make_attend(loops, present, types, scale);
+    // The tensors that the kernels take for granted.
+    const auto has = [&present](AttendTensor tensor) {
+        return std::find(present.begin(), present.end(), tensor) != present.end();
+    };
+    for (const AttendTensor tensor : {AttendTensor::q, AttendTensor::k, AttendTensor::v, AttendTensor::out})
+        require(has(tensor), "an attention has queries, keys, values and an output");
+    const bool gradient = has(AttendTensor::dq);
+    for (const AttendTensor tensor : {AttendTensor::lse, AttendTensor::dout, AttendTensor::dk, AttendTensor::dv})
+        require(!gradient || has(tensor), "a gradient has an lse, dout, dk and dv");
+    step.kernel = (gradient ? make_attend_gradient : make_attend)(loops, present, types, scale);
     Program program;
     program.operands = static_cast<int>(tensors.size()) - 1;
     program.steps.push_back(std::move(step));
