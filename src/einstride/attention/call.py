@@ -92,7 +92,7 @@ def attend(
         causal: a query sees no key behind its own position. True or "lower-right": the last query stands at the last
             key (torch's ``causal_lower_right``); "upper-left": the first at the first (torch's ``is_causal=True``).
         local: `Chunks` or `Window`, by the same positions ("lower-right" unless ``causal`` says otherwise).
-        lengths: a term and an array of integers, ``("b", n)``: only the first n keys exist.
+        lengths: a term and an array of integers, ``("b", n)``: only the first n keys exist. Positions stay as they are.
         along: the label that positions are counted along, where the queries have several of their own.
         out: where the result goes.
         return_lse: return (result, lse), the log of the sum of the exponentials of the scores, with the output's labels
