@@ -58,8 +58,8 @@ def main() -> int:
         machine = fresh.submit(measure, options.threads).result()
     pace = QUICK if options.quick else Pace(limit=options.limit)
     results = []
-    for case, timings in race(cases, names, options.threads, pace, options.seed, leave_out):
-        result = report.Result(case, timings, roofline(case, machine))
+    for case, timings, then in race(cases, names, options.threads, pace, options.seed, leave_out):
+        result = report.Result(case, timings, roofline(case, then or machine))
         results.append(result)
         line = ", ".join(f"{name} {report.cell(timing)}" for name, timing in timings.items())
         console.print(f"{case.name}: {line}", highlight=False, markup=False)

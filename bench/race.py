@@ -19,7 +19,8 @@ from typing import Any
 
 from bench.cases import Array, Case
 from bench.check import pick, sample
-from bench.peers import CONTENDERS, Library
+from bench.peers import CONTENDERS, OURS, Library
+from bench.roofline import Machine, demand, measure_for
 
 START_SECONDS = 180.0
 SHORTEST_SAMPLE = 5e-4
@@ -145,7 +146,7 @@ def serve(pipe: Connection, name: str, threads: int) -> None:
         request, *values = pipe.recv()
         try:
             if request == "load":
-                entry = Entry(library, *values)
+                entry = Entry(library, threads, *values)
                 answer: object = None
             elif request == "drop":
                 answer = entry = None
@@ -159,7 +160,8 @@ def serve(pipe: Connection, name: str, threads: int) -> None:
 class Entry:
     """One case in one contender's hands: its own arrays and the statement that its users would write."""
 
-    def __init__(self, library: Library, case: Case, seed: int) -> None:
+    def __init__(self, library: Library, threads: int, case: Case, seed: int) -> None:
+        self._case, self._threads = case, threads
         operands = [library.convert(operand) for operand in case.operands(seed)]
         names = [f"a{place}" for place in range(len(operands))]
         self._fetch = library.fetch
@@ -183,6 +185,10 @@ class Entry:
         count = max(3 if taken < 1 else 1, min(MOST_SAMPLES, int(seconds / taken)))
         return statistics.median(self._timer.repeat(count, calls)) / calls
 
+    def rates(self) -> tuple[float, float]:
+        """The flops and bytes a second that bound the case, as the machine is just now."""
+        return measure_for(self._case, self._threads)
+
 
 def race(
     cases: Iterable[Case],
@@ -191,10 +197,11 @@ def race(
     pace: Pace,
     seed: int,
     left_out: Callable[[str, str], None],
-) -> Iterator[tuple[Case, dict[str, Timing]]]:
+) -> Iterator[tuple[Case, dict[str, Timing], Machine | None]]:
     """Time every case on every contender; a contender that does not start is left out and said so.
 
-    Yields each case with the contenders' timings as soon as they are known.
+    Yields each case as soon as it is done, with the contenders' timings and the rates of the machine in those turns:
+    other tenants of the processor slow its rates and the contenders alike. The rates are measured by ours.
     """
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker(name, threads)) for name in contenders]
@@ -205,13 +212,16 @@ def race(
                 left_out(worker.name, str(refusal))
                 workers.remove(worker)
         for case in cases:
-            yield case, _race_one(case, workers, pace, seed)
+            yield case, *_race_one(case, workers, threads, pace, seed)
 
 
-def _race_one(case: Case, workers: Sequence[Worker], pace: Pace, seed: int) -> dict[str, Timing]:
+def _race_one(
+    case: Case, workers: Sequence[Worker], threads: int, pace: Pace, seed: int
+) -> tuple[dict[str, Timing], Machine | None]:
     wanted = sample(case, case.operands(seed), seed)
     timings: dict[str, Timing] = {}
     medians: dict[str, list[float]] = {}
+    rates: list[tuple[float, float]] = []
     for worker in workers:
         try:
             worker.ask("load", case, seed)
@@ -228,13 +238,19 @@ def _race_one(case: Case, workers: Sequence[Worker], pace: Pace, seed: int) -> d
                 try:
                     patience = START_SECONDS + 20 * pace.limit
                     medians[worker.name].append(worker.ask("time", pace.turn, seconds=patience))
+                    if worker.name == OURS:
+                        rates.append(worker.ask("rates"))
                 except Refusal as refusal:
                     timings[worker.name] = Timing(None, str(refusal))
     for worker in workers:
         worker.ask("drop")
         if worker.name not in timings:
             timings[worker.name] = Timing(statistics.median(medians[worker.name]))
-    return timings
+    if not rates:
+        return timings, None
+    flops, bandwidth = map(statistics.median, zip(*rates, strict=True))
+    needs = demand(case)
+    return timings, Machine(threads, {needs.arithmetic: flops}, {math.ceil(needs.bytes): bandwidth}, OURS)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ class Machine:
     """Measured rates of this machine with `threads` threads.
 
     flops: dtype name -> multiply-adds at full rate, in flops a second (2 per multiply-add); bandwidth: bytes a second
-    read from a working set of each size in SIZES, caches included; source: what measured them.
+    read from a working set of each size, caches included; source: what measured them.
     """
 
     threads: int
@@ -48,6 +48,15 @@ class Roofline:
     bound: str
 
 
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a case cannot avoid: its flops, the arithmetic that they are, and its compulsory bytes."""
+
+    flops: float
+    arithmetic: str
+    bytes: float
+
+
 def measure(threads: int) -> Machine:
     """Measure the FMA peak and read bandwidth with the engine's own loops, else with NumPy's BLAS (which says so)."""
     try:
@@ -60,6 +69,24 @@ def measure(threads: int) -> Machine:
     return Machine(threads, flops, bandwidth, "einstride")
 
 
+def measure_for(case: Case, threads: int) -> tuple[float, float]:
+    """The rates that bound one case, as the machine is just now: flops and bytes a second, with the engine's loops."""
+    _core = importlib.import_module("einstride._core")
+    _core.set_num_threads(threads)
+    needs = demand(case)
+    return _core.measure_flops(ARITHMETIC.index(needs.arithmetic)), _core.measure_bandwidth(math.ceil(needs.bytes))
+
+
+def demand(case: Case) -> Demand:
+    """The flops and bytes of one case: the fewest flops of any order, each operand and the output moved once."""
+    flops = least_flops(tuple(map(frozenset, case.terms)), frozenset(case.output), case.extents)
+    dtype = case.result_dtype
+    traffic = float(math.prod(case.extents[label] for label in case.output) * dtype.itemsize)
+    for term, operand in zip(case.terms, case.blanks(), strict=True):
+        traffic += touched_bytes(term, operand.shape, operand.strides, operand.dtype.itemsize)
+    return Demand(flops * 4 if dtype.kind == "c" else flops, _arithmetic(dtype), traffic)
+
+
 def roofline(case: Case, machine: Machine) -> Roofline:
     """The roofline of one case.
 
@@ -68,19 +95,13 @@ def roofline(case: Case, machine: Machine) -> Roofline:
 
     Williams, Waterman & Patterson, "Roofline: an insightful visual performance model", CACM 52 (2009).
     """
-    flops = least_flops(tuple(map(frozenset, case.terms)), frozenset(case.output), case.extents)
-    dtype = case.result_dtype
-    item = dtype.itemsize
-    traffic = float(math.prod(case.extents[label] for label in case.output) * item)
-    for term, operand in zip(case.terms, case.blanks(), strict=True):
-        traffic += touched_bytes(term, operand.shape, operand.strides, operand.dtype.itemsize)
     if case.is_view:
         return Roofline(0, 0, 0, "view")
-    if dtype.kind == "c":
-        flops *= 4
-    computing = flops / machine.flops.get(_arithmetic(dtype), math.inf)
-    moving = traffic / machine.bandwidth_at(traffic)
-    return Roofline(flops, traffic, max(computing, moving), "compute" if computing > moving else "bandwidth")
+    needs = demand(case)
+    computing = needs.flops / machine.flops.get(needs.arithmetic, math.inf)
+    moving = needs.bytes / machine.bandwidth_at(needs.bytes)
+    bound = "compute" if computing > moving else "bandwidth"
+    return Roofline(needs.flops, needs.bytes, max(computing, moving), bound)
 
 
 def least_flops(terms: tuple[frozenset[str], ...], output: frozenset[str], extents: dict[str, int]) -> float:

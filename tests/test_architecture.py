@@ -17,7 +17,7 @@ SOURCE = Path(einstride.__file__).parent
 # import every earlier one of its chain, and the second chain all of the first.
 FIRST = ("errors", "expression", "problem", "tree", "cost", "search")
 SECOND = ("_core", "machine", "loop", "program", "kernels", "predict", "lower", "array", "run", "api", "attention")
-PRESENTATION = ("explain", "tour", "cli")
+PRESENTATION = ("explain", "tour", "lint", "cli")
 ROOT = "__init__"
 
 

@@ -135,10 +135,22 @@ def test_a_race_of_two() -> None:
     left_out: dict[str, str] = {}
     case = make("ij,jk->ik", (3, 4), (4, 5), dtype="int64")
     pace = race.Pace(turn=0.001, turns=1, limit=30)
-    ((raced, timings),) = race.race([case], ["numpy", "numpy opt"], 1, pace, 0, left_out.__setitem__)
+    ((raced, timings, machine),) = race.race([case], ["numpy", "numpy opt"], 1, pace, 0, left_out.__setitem__)
     assert raced is case
+    assert machine is None
     assert left_out == {}
     assert all(timing.seconds and 0 < timing.seconds < 1 for timing in timings.values())
+
+
+def test_ours_measures_the_rates_that_bound_a_case() -> None:
+    case = make("ij,jk->ik", (3, 4), (4, 5), dtype="float32")
+    pace = race.Pace(turn=0.001, turns=2, limit=30)
+    left_out: dict[str, str] = {}
+    ((_, _, machine),) = race.race([case], [OURS], 1, pace, 0, left_out.__setitem__)
+    assert machine is not None
+    assert list(machine.flops) == ["float32"]
+    assert list(machine.bandwidth) == [4 * (12 + 20 + 15)]
+    assert min(*machine.flops.values(), *machine.bandwidth.values()) > 1e6
 
 
 def test_a_late_or_dead_worker_is_replaced() -> None:

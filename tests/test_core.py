@@ -125,7 +125,8 @@ class TestRepeatedCall:
             pytest.param(("ij->i", np.arange(12).reshape(4, 3)), id="shape"),
             pytest.param(("ij->i", np.asfortranarray(np.arange(12).reshape(3, 4))), id="strides"),
             pytest.param(("ij->i", np.arange(12).reshape(3, 4).astype(">i8")), id="byte order"),
-            pytest.param(("ij->i", np.arange(12).reshape(3, 4).tolist()), id="list"),
+            pytest.param(("ij->i", np.arange(12.0).reshape(3, 4).tolist()), id="list of another dtype"),
+            pytest.param((np.arange(12).reshape(3, 4), [0, 1], [0]), id="interleaved"),
             pytest.param(("ij->i", np.arange(12).reshape(3, 4).view(np.matrix)), id="subclass"),
         ],
     )
@@ -135,6 +136,44 @@ class TestRepeatedCall:
         assert len(misses) == 1
         assert np.array_equal(einstride.einsum(*other), np.einsum(*other))
         assert len(misses) > 1
+
+    def test_makes_arrays_of_lists_and_numbers(self, misses: list[tuple[Any, ...]]) -> None:
+        a = np.arange(12).reshape(3, 4)
+        for rows in (a, a.tolist(), tuple(map(tuple, a.tolist()))):
+            assert np.array_equal(einstride.einsum(",ij->i", 3, rows), 3 * a.sum(1))
+        assert len(misses) == 1
+
+    def test_knows_interleaved_calls_by_their_labels(self, misses: list[tuple[Any, ...]]) -> None:
+        a = np.arange(12).reshape(3, 4)
+        for first, second in ([0, 1], [1, 2]), ((0, 1), (1, 2)), ([0, 1], (1, 2)):
+            assert np.array_equal(einstride.einsum(a, first, a.T, second, [0, 2]), a @ a.T)
+        for _ in range(2):
+            assert np.array_equal(einstride.einsum(a, [..., 1], [...]), a.sum(1))
+        assert len(misses) == 2
+
+    def test_takes_no_labels_for_others(self, misses: list[tuple[Any, ...]]) -> None:
+        square = np.arange(9).reshape(3, 3)
+        calls: list[tuple[Any, ...]] = [
+            ([0, 1], [1, 2], [0, 2]),
+            ([0, 1], [2, 1], [0, 2]),
+            ([0, 1], [1, 2], [2, 0]),
+            ([0, 1], [1, 2], []),
+            ([0, 1], [1, 0]),
+            ([0, 1], [1, 2]),
+            ([..., 1], [1, 2], [..., 2]),
+            ([0, 2**70], [2**70, 2], [0, 2]),
+            (["i", "j"], ["j", "k"], ["i", "k"]),
+        ]
+        for number, (first, second, *output) in enumerate(calls):
+            for _ in range(2):
+                got = einstride.einsum(square, first, square, second, *output)
+            names: dict[Any, int] = {}
+            for label in (*first, *second):
+                if label is not ...:
+                    names.setdefault(label, len(names))
+            terms = [[names.get(label, label) for label in term] for term in (first, second, *output)]
+            assert np.array_equal(got, np.einsum(square, terms[0], square, *terms[1:]))
+            assert len(misses) > number
 
     def test_takes_no_option_for_another(self, misses: list[tuple[Any, ...]]) -> None:
         a = np.arange(12).reshape(3, 4)

@@ -61,6 +61,25 @@ POINTED: list[tuple[str, Call, type[EinsumError], str]] = [
              ^^""",
     ),
     (
+        "rank, where a word was taken for one label",
+        lambda: einsum("row col->row", ones(2, 3)),
+        ShapeError,
+        """\
+        operand 0 has 2 axes, shape (2, 3); its term `row col` names 6 \
+(each letter is a label; words are labels in the form einsum(a, ['row', 'col'], ...))
+          row col->row
+          ^^^^^^^""",
+    ),
+    (
+        "rank, where the term is empty",
+        lambda: einsum("->", ones(2)),
+        ShapeError,
+        """\
+        operand 0 has 1 axis, shape (2,); its term is empty (to broadcast over the other axes, write `...`)
+          ->
+          ^""",
+    ),
+    (
         "rank with an ellipsis",
         lambda: einsum("ij...->i", ones(2)),
         ShapeError,
@@ -75,6 +94,16 @@ POINTED: list[tuple[str, Call, type[EinsumError], str]] = [
         ShapeError,
         """\
         label 'j' is 3 in operand 0, axis 1 (shape (2, 3)), but 4 in operand 1, axis 0 (shape (4, 5))
+          ij,jk->ik
+           ^ ^""",
+    ),
+    (
+        "extents that clash because an operand is transposed",
+        lambda: einsum("ij,jk->ik", ones(2, 3), ones(4, 3)),
+        ShapeError,
+        """\
+        label 'j' is 3 in operand 0, axis 1 (shape (2, 3)), but 4 in operand 1, axis 0 (shape (4, 3)); \
+did you mean `kj` for operand 1?
           ij,jk->ik
            ^ ^""",
     ),
@@ -147,7 +176,7 @@ extent 1 stretches between operands, not within a diagonal
         lambda: einsum("i..->i", ones(2)),
         SubscriptsError,
         """\
-        a '.' that is not part of an ellipsis '...'
+        the '.' at position 1, in the term of operand 0, is not part of an ellipsis '...'
           i..->i
            ^""",
     ),
@@ -156,16 +185,43 @@ extent 1 stretches between operands, not within a diagonal
         lambda: einsum("ij,j%->i", ones(2, 3), ones(3, 4)),
         SubscriptsError,
         """\
-        '%' at position 4 is not a label; labels are letters
+        '%' at position 4, in the term of operand 1, is not a label; labels are letters
           ij,j%->i
               ^""",
+    ),
+    (
+        "a bad character after a wide one",
+        lambda: einsum("界%->界", ones(2, 3)),
+        SubscriptsError,
+        """\
+        '%' at position 1, in the term of operand 0, is not a label; labels are letters
+          界%->界
+            ^""",
+    ),
+    (
+        "another arrow",
+        lambda: einsum("i=>i", ones(2)),
+        SubscriptsError,
+        """\
+        '=' at position 1, in the term of operand 0, is not a label; labels are letters; did you mean '->'?
+          i=>i
+           ^""",
+    ),
+    (
+        "bytes that are no text",
+        lambda: einsum(b"ij\xff->i", ones(2, 3)),
+        SubscriptsError,
+        """\
+        byte 2 of the subscripts, 0xff, is no text in UTF-8
+          ij\\xff->i
+            ^^^^""",
     ),
     (
         "a number",
         lambda: einsum("i1->i", ones(2, 3)),
         SubscriptsError,
         """\
-        '1' at position 1 is not a label; labels are letters \
+        '1' at position 1, in the term of operand 0, is not a label; labels are letters \
 (numbers are labels in the form einsum(a, [0, 1], b, [1, 2], [0, 2]))
           i1->i
            ^""",
@@ -184,7 +240,7 @@ extent 1 stretches between operands, not within a diagonal
         lambda: einsum("i-j", ones(2)),
         SubscriptsError,
         """\
-        a '-' that is not part of '->', which stands before the output
+        the '-' at position 1, in the term of operand 0, is not part of '->', which stands before the output
           i-j
            ^""",
     ),
@@ -228,7 +284,12 @@ PLAIN: list[tuple[str, Call, type[EinsumError], str]] = [
     ("labels that are none", lambda: einsum(ones(3), 0), OperandTypeError, "operands and labels alternate"),
     ("labels left out", lambda: einsum(ones(3), [0], ones(3, 3)), OperandTypeError, "operands and labels alternate"),
     ("None", lambda: einsum("i,i->", ones(3), None), OperandTypeError, "operand 1 is None"),
-    ("ragged", lambda: einsum("ij->i", [[1, 2], [3]]), ShapeError, "operand 0 is a ragged list"),
+    (
+        "ragged",
+        lambda: einsum("ij->i", [[1, 2], [3]]),
+        ShapeError,
+        "operand 0 is a ragged list: row 1 is of length 1, but row 0 is of length 2",
+    ),
     (
         "masked",
         lambda: einsum("i->", np.ma.MaskedArray([1, 2], mask=[True, False])),
@@ -247,7 +308,7 @@ PLAIN: list[tuple[str, Call, type[EinsumError], str]] = [
         "unsafe cast",
         lambda: einsum("i->", ones(3), dtype="float32"),
         OperandTypeError,
-        "operand 0 is float64, which casting='safe' does not convert to float32; casting='unsafe' does",
+        "operand 0 is float64, which casting='safe' does not convert to float32; casting='same_kind' does",
     ),
     ("casting", lambda: einsum("i->", ones(3), casting="x"), OptionError, "casting='x' is not a casting rule"),
     ("order", lambda: einsum("i->", ones(3), order="W"), OptionError, "order='W' is not a memory order"),
@@ -260,7 +321,7 @@ PLAIN: list[tuple[str, Call, type[EinsumError], str]] = [
         OperandTypeError,
         "a path is made of tuples of positions",
     ),
-    ("a path that ends early", long_path, PathError, "leaves 1 more"),
+    ("a path that ends early", long_path, PathError, "leaves 2 arrays"),
     ("memory", lambda: einsum("i->", ones(3), memory=-1), OptionError, "memory=-1 is not a number of bytes"),
     ("too little memory", lambda: chain(79999), PlanMemoryError, "need 80000 bytes.*memory=79999"),
     ("read-only out", lambda: einsum("i->i", ones(3), out=np.broadcast_to(1.0, 3)), OutputError, "out= is read-only"),
@@ -280,7 +341,12 @@ PLAIN: list[tuple[str, Call, type[EinsumError], str]] = [
     ("a masked out", lambda: einsum("i->i", ones(3), out=np.ma.ones(3)), OperandTypeError, "out= is a masked array"),
     ("overflow", lambda: plan("i,j->ij", (2**40,), (2**40,)), SizeError, "`ij` of shape .* 64-bit sizes"),
     ("too many axes", lambda: einsum("i->" + "i" * 65, ones(1)), ShapeError, "the output has 65 axes"),
-    ("a negative extent", lambda: plan("i->", (-1,)), ShapeError, "operand 0 has the shape \\(-1,\\)"),
+    (
+        "a negative extent",
+        lambda: plan("i->", (-1,)),
+        ShapeError,
+        "operand 0 has the shape \\(-1,\\), in which the extent of axis 0 is negative",
+    ),
     (
         "a plan and another shape",
         lambda: plan("ij->j", (2, 3))(ones(3, 2)),
@@ -293,8 +359,14 @@ PLAIN: list[tuple[str, Call, type[EinsumError], str]] = [
         OperandTypeError,
         "operand 0 is float32, the plan i-> is for float64",
     ),
-    ("a plan and too few", lambda: plan("i,i->", (3,), (3,))(ones(3)), ShapeError, "takes 2 operands, got 1"),
-    ("the path of nothing", lambda: einsum_path(), SubscriptsError, "1 term for 0 operands"),
+    (
+        "a plan and too few",
+        lambda: plan("i,i->", (3,), (3,))(ones(3)),
+        ShapeError,
+        "takes 2 operands, of .*; it was called with 1",
+    ),
+    ("the path of nothing", lambda: einsum_path(), SubscriptsError, "einsum needs subscripts and operands"),
+    ("the plan of nothing", lambda: plan(), SubscriptsError, "einsum needs subscripts and operands"),
 ]
 
 

@@ -73,4 +73,6 @@ def test_sizes_beyond_63_bits_are_refused() -> None:
     with pytest.raises(SizeError, match="`ij`"):
         checked_size(large, (0, 1), 2)
     empty = problem("i,j,k->ijk", (2**40,), (2**40,), (0,))
-    assert checked_size(empty, (0, 1, 2), 8) == 0
+    assert checked_size(empty, (0, 2), 8) == 0
+    with pytest.raises(SizeError, match="`ijk`"):
+        checked_size(empty, (0, 1, 2), 8)  # NumPy makes no such array, empty as it is

@@ -135,6 +135,28 @@ struct Key {
         for (int i = 0; i < axes; ++i) put(strides[i]);
         return true;
     }
+
+    // False where a label is neither a whole number nor `...`: other objects may compare equal to those.
+    bool put_labels(PyObject* labels) {
+        constexpr std::int64_t ellipsis = INT64_MIN;
+        if (!PyList_CheckExact(labels) && !PyTuple_CheckExact(labels)) return false;
+        const Py_ssize_t length = PySequence_Fast_GET_SIZE(labels);
+        if (count + 1 + length > most_words) return false;
+        put(length);
+        for (Py_ssize_t i = 0; i < length; ++i) {
+            PyObject* label = PySequence_Fast_GET_ITEM(labels, i);
+            if (label == Py_Ellipsis) {
+                put(ellipsis);
+                continue;
+            }
+            int overflow = 0;
+            if (!PyLong_CheckExact(label)) return false;
+            const std::int64_t number = PyLong_AsLongLongAndOverflow(label, &overflow);
+            if (overflow != 0 || number == ellipsis) return false;
+            put(number);
+        }
+        return true;
+    }
 };
 
 // Strings by value, other objects (a Plan, True, None) by identity.
@@ -154,18 +176,31 @@ std::uint64_t hash_of(PyObject* object) {
 
 PyObject* default_optimize = nullptr;  // 'auto'
 
+// The terms of a call: a subscripts string or a Plan; or None, and then a list of labels for each operand and for the
+// output, which may be nullptr.
+struct Terms {
+    PyObject* subscripts;
+    PyObject* const* labels = nullptr;
+    Py_ssize_t distance = 1;  // from one operand's labels to the next
+    PyObject* output = nullptr;
+};
+
 // False where the compiled path does not take the call.
-bool describe(Key& key, PyObject* subscripts, PyObject* const* operands, Py_ssize_t count, PyObject* out,
+bool describe(Key& key, const Terms& terms, PyObject* const* operands, Py_ssize_t count, PyObject* out,
               PyObject* optimize) {
     if (count > most_operands) return false;
-    key.subscripts = subscripts;
+    key.subscripts = terms.subscripts;
     key.optimize = optimize;
-    key.hash = hash_of(subscripts);
+    key.hash = hash_of(terms.subscripts);
     if (optimize != default_optimize) key.hash += hash_of(optimize);
-    key.put(count << 1 | (out != nullptr ? 1 : 0));
+    key.put(count << 2 | (out != nullptr ? 2 : 0) | (terms.output != nullptr ? 1 : 0));
     for (Py_ssize_t i = 0; i < count; ++i)
         if (!key.put_array(operands[i])) return false;
-    return out == nullptr || key.put_array(out);
+    if (out != nullptr && !key.put_array(out)) return false;
+    if (terms.labels == nullptr) return true;
+    for (Py_ssize_t i = 0; i < count; ++i)
+        if (!key.put_labels(terms.labels[i * terms.distance])) return false;
+    return terms.output == nullptr || key.put_labels(terms.output);
 }
 
 class Reference {
@@ -315,6 +350,42 @@ PyObject* answer(const Entry& entry, PyObject* const* operands, Py_ssize_t count
     return out != nullptr ? result : PyArray_Return(array);
 }
 
+// The operands among the arguments of a call; lists and Python's numbers are made arrays.
+class Operands {
+  public:
+    Operands() = default;
+    ~Operands() {
+        while (made_count_ > 0) Py_DECREF(made_[--made_count_]);
+    }
+    Operands(const Operands&) = delete;
+    Operands& operator=(const Operands&) = delete;
+
+    // False where that is for the slow path to do, or to refuse.
+    bool take(PyObject* const* first, Py_ssize_t count, Py_ssize_t step) {
+        if (count > most_operands) return false;
+        for (Py_ssize_t i = 0; i < count; ++i) {
+            PyObject* object = first[i * step];
+            if (PyList_CheckExact(object) || PyTuple_CheckExact(object) || PyFloat_CheckExact(object) ||
+                PyLong_CheckExact(object)) {
+                object = PyArray_FROM_O(object);
+                if (object == nullptr) {
+                    PyErr_Clear();
+                    return false;
+                }
+                made_[made_count_++] = object;
+            }
+            operands_[i] = object;
+        }
+        return true;
+    }
+    PyObject* const* get() const { return operands_; }
+
+  private:
+    PyObject* operands_[most_operands];
+    PyObject* made_[most_operands];
+    int made_count_ = 0;
+};
+
 PyObject* einsum(PyObject*, PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
     PyObject* out = nullptr;
     PyObject* optimize = default_optimize;
@@ -332,12 +403,20 @@ PyObject* einsum(PyObject*, PyObject* const* arguments, Py_ssize_t count, PyObje
         }
     }
     if (plain) {
+        const bool interleaved = PyArray_CheckExact(arguments[0]) && count > 1;
+        const Py_ssize_t step = interleaved ? 2 : 1;
+        const Py_ssize_t operand_count = interleaved ? count / 2 : count - 1;
+        PyObject* const* first = interleaved ? arguments : arguments + 1;
+        Terms terms{interleaved ? Py_None : arguments[0]};
+        if (interleaved) terms = {Py_None, arguments + 1, 2, count % 2 != 0 ? arguments[count - 1] : nullptr};
+        Operands operands;
         Key key;
-        if (describe(key, arguments[0], arguments + 1, count - 1, out, optimize)) {
+        if (operands.take(first, operand_count, step) &&
+            describe(key, terms, operands.get(), operand_count, out, optimize)) {
             const Entry* entry = table.find(key);
             if (entry != nullptr && (out == nullptr || (PyArray_ISWRITEABLE(reinterpret_cast<PyArrayObject*>(out)) &&
-                                                        !overlaps_output(*entry, arguments + 1, out))))
-                return answer(*entry, arguments + 1, count - 1, out);
+                                                        !overlaps_output(*entry, operands.get(), out))))
+                return answer(*entry, operands.get(), operand_count, out);
         }
     }
     if (miss_function == nullptr) {
@@ -455,14 +534,19 @@ bool remember(PyObject* subscripts, PyObject* operands, PyObject* out, PyObject*
         PyErr_SetString(PyExc_ValueError, "an answer is a program of as many operands, or a view of one of them");
         return false;
     }
+    Terms terms{subscripts};
+    if (PyTuple_CheckExact(subscripts) && PyTuple_GET_SIZE(subscripts) == count + 1) {
+        PyObject* const* labels = PySequence_Fast_ITEMS(subscripts);
+        terms = {Py_None, labels, 1, labels[count] == Py_None ? nullptr : labels[count]};
+    }
     Key key;
-    if (!describe(key, subscripts, arrays, count, given, optimize)) return true;
+    if (!describe(key, terms, arrays, count, given, optimize)) return true;
 
     Layout layout;
     if (!layout.read(answer.shape, answer.strides, answer.dtype)) return false;
     auto entry = std::make_unique<Entry>();
     entry->hash = key.hash;
-    entry->subscripts = Reference(subscripts);
+    entry->subscripts = Reference(terms.subscripts);
     entry->optimize = Reference(optimize);
     entry->words.assign(key.words.begin(), key.words.begin() + key.count);
     entry->owner = Reference(answer.owner);

@@ -16,8 +16,9 @@ bool add_einsum(PyObject* module);
 // The function einsum calls, with its own arguments, when it does not know a call yet.
 void set_miss(PyObject* function);
 
-// What einsum does when a call comes again. `operands` is a tuple of arrays, `out` an array or None;
-// their types, shapes and strides and the two objects are what a later call is recognised by.
+// What einsum does when a call comes again. `subscripts` is a string, a Plan, or a tuple of label lists, the output's
+// (or None) last; `operands` is a tuple of arrays, `out` an array or None. Their types, shapes and strides and the two
+// objects are what a later call is recognised by.
 struct Answer {
     PyObject* owner = nullptr;         // the object that keeps `program` alive
     const Program* program = nullptr;  // nullptr: a view

@@ -88,6 +88,7 @@ class Contract final : public Kernel {
 
         const bool native_left = is_native(types[0], acc_), native_right = is_native(types[1], acc_);
         choose_direct(native_left, native_right);
+        list_reals(types[0]);
         choose_turn(loops, size_of(types[1]));
         choose_blocks();
         choose_tasks();
@@ -175,6 +176,17 @@ class Contract final : public Kernel {
             left_lies && n_ <= 8 * columns_ && !collides(m_left_.stride(), rows_) && !collides(k_left_.stride(), k_);
         direct_right_ = right_lies && !collides(k_right_.stride(), k_) &&
                         (m_ <= 3 * rows_ || (k_right_.stride() % 64 == 0 && m_ <= 12 * rows_));
+    }
+
+    // A panel lists the real and imaginary parts of the left side along k. Where its numbers lie along k they are
+    // listed already: it is a real matrix of twice the depth.
+    void list_reals(DType left) {
+        if (!is_complex(acc_of(left)) || direct_left_ || !k_left_.regular() || k_left_.stride() != size_of(left))
+            return;
+        const DType part = left == DType::c64 ? DType::f32 : DType::f64;
+        pack_left_ = level_.pack[static_cast<int>(part)][static_cast<int>(real_)];
+        k_left_.push(2, size_of(part));
+        listed_ = 2;
     }
 
     // Whether the right side is packed across runs of its innermost loop: its adjacent elements belong to the loop
@@ -265,7 +277,7 @@ class Contract final : public Kernel {
             buffered_ ? rows * columns * size_ : 0,
             panels_in(columns) * static_cast<std::int64_t>(sizeof(Panel)),
             ceil_div(rows, rows_) * static_cast<std::int64_t>(sizeof(Offsets)),
-            (3 * rows + 3 * columns + 2 * k_block_) * static_cast<std::int64_t>(sizeof(std::int64_t)),
+            (3 * rows + 3 * columns + (listed_ + 1) * k_block_) * static_cast<std::int64_t>(sizeof(std::int64_t)),
         };
         std::int64_t total = 0;
         for (const std::int64_t part : bytes) total += round_up(part, 64);
@@ -288,7 +300,7 @@ class Contract final : public Kernel {
         room.n_out = room.n_right + columns;
         room.n_sums = room.n_out + columns;
         room.k_left = room.n_sums + columns;
-        room.k_right = room.k_left + k_block_;
+        room.k_right = room.k_left + listed_ * k_block_;
         return room;
     }
 
@@ -344,7 +356,7 @@ class Contract final : public Kernel {
                 const std::int64_t depth = std::min(k_block_, k1 - p0);
                 if (rows * columns * depth > least_task && interrupted()) return;
                 if (b == b0 || k1 - k0 > k_block_) {
-                    k_left_.fill(p0, depth, room.k_left);
+                    k_left_.fill(listed_ * p0, listed_ * depth, room.k_left);
                     k_right_.fill(p0, depth, room.k_right);
                 }
                 if (!job.direct_left) pack_left(room, left, rows, depth);
@@ -392,10 +404,15 @@ class Contract final : public Kernel {
     }
 
     void pack_left(const Room& room, const char* left, std::int64_t rows, std::int64_t depth) const {
-        const Offsets along = slice(room.k_left, depth);
-        for (std::int64_t i = 0; i < rows; i += rows_)
-            pack_panel(pack_left_, level_.expand_left, 1, room.left + i * left_row(), rows_, left, along,
-                       slice(room.m_left + i, std::min<std::int64_t>(rows_, rows - i)));
+        const Offsets along = slice(room.k_left, listed_ * depth);
+        for (std::int64_t i = 0; i < rows; i += rows_) {
+            char* panel = room.left + i * left_row();
+            const Offsets height = slice(room.m_left + i, std::min<std::int64_t>(rows_, rows - i));
+            if (listed_ == 2)
+                pack_left_(panel, rows_, left, along, height);
+            else
+                pack_panel(pack_left_, level_.expand_left, 1, panel, rows_, left, along, height);
+        }
     }
 
     // Of a side that is read where it lies only a last, narrow panel is packed.
@@ -512,6 +529,7 @@ class Contract final : public Kernel {
     int rows_;              // of a panel of the left side
     std::int64_t columns_;  // numbers in a row of a panel of the right side
     bool direct_left_, direct_right_;
+    int listed_ = 1;                   // reals of a number of the left side that are packed one after another
     std::int64_t run_ = 0, turn_ = 1;  // columns in a run and runs that hold adjacent elements; 1 where nothing turns
     std::vector<std::int64_t> adjacent_;  // 0, 1, 2, ... elements of the right side
     std::int64_t k_block_, n_block_;

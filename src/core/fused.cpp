@@ -784,7 +784,9 @@ void Fused::split() {
         const int64_t room = partial_bytes / (cell_count_ * std::max<int64_t>(sum_bytes_, 1));
         parts_ = std::max<int64_t>(1, std::min({wanted, room, most_parts, step_count_}));
     }
-    if (parts_ == 1) task_cells_ = std::max<int64_t>(1, static_cast<int64_t>(task_seconds / cell_seconds));
+    if (parts_ == 1)
+        task_cells_ = std::clamp<int64_t>(static_cast<int64_t>(task_seconds / cell_seconds), 1,
+                                          ceil_div(cell_count_, serial_ ? 1 : few_tasks));
     if (buffered_) depth_ = std::bit_width(static_cast<std::uint64_t>(ceil_div(step_count_, parts_))) + 1;
 }
 

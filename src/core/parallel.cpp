@@ -139,6 +139,7 @@ class Pool {
         stopped_.store(false, std::memory_order_relaxed);
         unfinished_.store(tasks, std::memory_order_relaxed);
         unclaimed_.store(tasks);
+        keep_apart();
         wake(tasks - 1);
 
         drain(&monitor);
@@ -159,6 +160,22 @@ class Pool {
     }
 
   private:
+    // Keeps the threads off the caller's core. A kernel that finds no core idle, as while the threads of another
+    // library spin after a call, wakes a sleeper where its waker runs, and the two take turns there for tens of
+    // milliseconds (a dot product of 1e6 float64 with 2 threads beside a spinning OpenBLAS: 345 us, apart 140 us).
+    void keep_apart() {
+#ifdef __linux__
+        const int core = sched_getcpu();
+        if (core == caller_core_ || core < 0) return;
+        caller_core_ = core;
+        cpu_set_t others;
+        if (sched_getaffinity(0, sizeof others, &others) != 0) return;  // more cores than a cpu_set_t holds
+        CPU_CLR(core, &others);
+        if (CPU_COUNT(&others) == 0) return;
+        for (std::thread& worker : workers_) pthread_setaffinity_np(worker.native_handle(), sizeof others, &others);
+#endif
+    }
+
     void wake(std::int64_t useful) {
         // Sequentially consistent with sleep(): either this sees the sleeper or the sleeper sees the work.
         const int sleepers = sleepers_.load();
@@ -222,6 +239,7 @@ class Pool {
 
     const int threads_;
     std::vector<std::thread> workers_;
+    int caller_core_ = -1;
     std::mutex mutex_;
     std::condition_variable work_;
     std::condition_variable done_;

@@ -4,6 +4,7 @@ from ._core import num_threads, set_num_threads
 from .api import Plan, einsum, einsum_path, plan
 from .attention import Chunks, Window, attend, attend_vjp, chunked, unchunked
 from .errors import (
+    BroadcastWarning,
     EinsumError,
     OperandTypeError,
     OptionError,
@@ -16,6 +17,7 @@ from .errors import (
 )
 
 __all__ = [
+    "BroadcastWarning",
     "Chunks",
     "EinsumError",
     "OperandTypeError",

@@ -15,7 +15,9 @@ from .array import (
     DType,
     Strides,
     as_operand,
+    as_shape,
     check_arithmetic,
+    check_cast,
     check_options,
     check_out,
     dense_strides,
@@ -23,17 +25,27 @@ from .array import (
     layout,
     load,
     native,
+    object_message,
     result_type,
     type_code,
     view,
 )
 from .cost import Cost, roofline, tree_cost
-from .errors import OperandTypeError, OptionError, PlanMemoryError, ShapeError, SubscriptsError
-from .expression import Shape, parse, parse_interleaved
+from .errors import (
+    BroadcastWarning,
+    OperandTypeError,
+    OptionError,
+    PlanMemoryError,
+    ShapeError,
+    SubscriptsError,
+    pointed,
+    warn_caller,
+)
+from .expression import Shape, ordered_labels, parse, parse_interleaved
 from .lower import lower
 from .machine import detect
 from .predict import step_seconds
-from .problem import Problem, bind, checked_size
+from .problem import Problem, bind, checked_size, summed_broadcasts
 from .program import ITEMSIZES, Program, intermediate_type
 from .run import load_program, run_namespace
 from .search import Budget, Optimize, search
@@ -115,7 +127,7 @@ class Plan:
 
 
 def plan(
-    subscripts: object,
+    subscripts: object = "",
     /,
     *operands: object,
     dtype: object = None,
@@ -138,12 +150,11 @@ def plan(
     shapes: list[Shape] = []
     strides: list[tuple[int, ...]] = []
     for number, value in enumerate(values):
-        if isinstance(value, tuple) and all(isinstance(extent, int) for extent in value):
-            if any(extent < 0 for extent in value):
-                raise ShapeError(f"operand {number} has the shape {value}, in which an extent is negative")
+        if isinstance(value, tuple):
+            shape = as_shape(value, number, assumed.itemsize)
             given.append(assumed)
-            shapes.append(value)
-            strides.append(dense_strides(value, range(len(value)), assumed.itemsize))
+            shapes.append(shape)
+            strides.append(dense_strides(shape, range(len(shape)), assumed.itemsize))
         else:
             array = as_operand(value, number)
             given.append(array)
@@ -151,7 +162,9 @@ def plan(
             strides.append(array.strides)
     dtypes = tuple([native(item if isinstance(item, np.dtype) else item.dtype) for item in given])
     wanted = result_type(given, None, dtype)
-    check_arithmetic(wanted, dtypes)
+    check_arithmetic(wanted, () if dtype is not None else dtypes)
+    for number, item in enumerate(given):
+        check_cast(item, number, wanted, "safe")
     allowed = _memory_key(memory)
     problem, tree = _planned(form, tuple(shapes), wanted, _optimize_key(optimize), allowed)
     planned = Plan(problem, tree, dtypes, wanted, tuple(strides))
@@ -209,32 +222,38 @@ def _einsum(
     allowed = _memory_key(memory)
     usual = (order, casting, allowed) == ("K", "safe", None)
     if isinstance(form, Plan):
-        _check_planned(form, arrays)
+        _check_planned(form, arrays, dtype, optimize)
         problem, tree, wanted = form.problem, form.tree, form.dtype
     else:
         wanted = result_type(arrays, out, dtype)
         shapes = tuple([array.shape for array in arrays])
         asked = _optimize_key(optimize)
-        if usual and not _recognised(first, values, arrays, out, dtype, optimize):
-            # Lists, interleaved labels, a dtype, a path: a plan is what the compiled path can know such a call by.
+        if usual and not _recognised(form, values, arrays, out, dtype, optimize):
+            # Other sequences, labels or dtypes, a path: a plan is what the compiled path can know such a call by.
             return einsum(_kept_plan(form, shapes, _layouts(arrays), wanted, asked), *arrays, out=out)
         problem, tree = _planned(form, shapes, wanted, asked, allowed)
 
     result, answer = _evaluate(problem, tree, arrays, out, wanted, order, casting, allowed)
     if usual and answer is not None:
-        _core.remember(first, arrays, out, optimize, *answer)
+        _core.remember(form, arrays, out, optimize, *answer)
     return result[()] if out is None and result.ndim == 0 else result
 
 
 def _recognised(
-    first: object, values: Sequence[object], arrays: Sequence[Array], out: Array | None, dtype: object, optimize: object
+    form: Form, values: Sequence[object], arrays: Sequence[Array], out: Array | None, dtype: object, optimize: object
 ) -> bool:
     """Whether the compiled path can tell this call by its own arguments when it comes again."""
-    if type(first) is not str or dtype is not None or not isinstance(optimize, str | bool | None):
+    if dtype is not None or not isinstance(optimize, str | bool | None):
+        return False
+    if not isinstance(form, str) and not all(
+        type(label) is int or label is Ellipsis for term in form if isinstance(term, tuple) for label in term
+    ):
         return False
     if _PROMOTES_BY_VALUE and any(array.ndim == 0 for array in (*arrays, *(() if out is None else (out,)))):
         return False
-    return all(array is value for array, value in zip(arrays, values, strict=True))
+    return all(
+        array is value or type(value) in (list, tuple, float, int) for array, value in zip(arrays, values, strict=True)
+    )
 
 
 # How `_core.remember` is told to repeat a call: a program, the result's shape, byte strides and dtype, or the operand
@@ -260,13 +279,16 @@ def _evaluate(
             known = type_code(arrays[0].dtype) is not None and arrays[0].dtype.isnative
             return shown, ((None, shown.shape, shown.strides, dtype, 0, False) if known else None)
 
-    check_arithmetic(dtype, [array.dtype for array in arrays])
+    check_arithmetic(dtype, [array.dtype for array in arrays], out)
     shape, result_strides = layout(problem, *_layouts(arrays), order, dtype.itemsize)
     if out is not None:
         check_out(out, shape, dtype, casting)
     loaded = load(arrays, dtype, casting)
     if type_code(dtype) is None:
-        made = run_namespace(problem, tree, [array.astype(dtype, copy=False) for array in loaded])
+        try:
+            made = run_namespace(problem, tree, [array.astype(dtype, copy=False) for array in loaded])
+        except TypeError as error:
+            raise OperandTypeError(object_message(arrays, error)) from error
         result = np.ndarray(shape, dtype, strides=result_strides) if out is None else out
         np.copyto(result, made, casting="unsafe")
         return result, None
@@ -297,27 +319,45 @@ def _takes_over(value: object) -> bool:
 
 def _split(arguments: Sequence[object]) -> tuple[Form, tuple[object, ...]]:
     """Tell ``(subscripts, a, b)`` from ``(a, labels, b, labels, labels)``: the terms, and the operands."""
-    if not arguments:
-        raise SubscriptsError('einsum needs subscripts and operands, as in einsum("ij,jk->ik", a, b)')
-    first = arguments[0]
+    first = arguments[0] if arguments else ""
     if isinstance(first, bytes):
-        first = first.decode()
+        first = _decoded(first)
     if isinstance(first, str):
+        if not first and len(arguments) <= 1:
+            raise SubscriptsError('einsum needs subscripts and operands, as in einsum("ij,jk->ik", a, b)')
         return str(first), tuple(arguments[1:])
+    if isinstance(first, Plan):
+        raise OperandTypeError(f"the plan {first.problem.expression} is made already; call it with its operands")
     if len(arguments) == 1:
         raise OperandTypeError(
             f"the subscripts must be a string, not {type(first).__name__}, "
             "or operands and their labels must alternate: einsum(a, [0, 1], b, [1, 2], [0, 2])"
         )
     paired = len(arguments) // 2 * 2
-    labels, output = arguments[1:paired:2], arguments[-1] if len(arguments) > paired else None
+    labels = [_term(given, f"operand {number}") for number, given in enumerate(arguments[1:paired:2])]
+    output = _term(arguments[-1], "the output") if len(arguments) > paired else None
+    form: Form = (*labels, output)
     try:
-        form: Form = (*map(tuple, labels), None if output is None else tuple(output))  # type: ignore[arg-type]
         hash(form)  # calls are compared by it
     except TypeError:
-        parse_interleaved(labels, output, ())  # type: ignore[arg-type]
+        parse_interleaved(labels, output, ())  # says which label
         raise
     return form, tuple(arguments[:paired:2])
+
+
+def _term(labels: object, where: str) -> tuple[Hashable, ...]:
+    # The usual kinds have nothing to be checked, and are taken at once.
+    return tuple(labels) if type(labels) is list or type(labels) is tuple else ordered_labels(labels, where)
+
+
+def _decoded(subscripts: bytes) -> str:
+    try:
+        return subscripts.decode()
+    except UnicodeDecodeError as error:
+        shown = subscripts.decode(errors="backslashreplace")
+        at = len(subscripts[: error.start].decode())
+        message = f"byte {error.start} of the subscripts, {subscripts[error.start]:#04x}, is no text in UTF-8"
+        raise SubscriptsError(pointed(message, shown, (at, at + 4))) from None
 
 
 def _optimize_key(optimize: object) -> Hashable:
@@ -356,6 +396,8 @@ def _planned(
     else:
         expression = parse_interleaved(form[:-1], form[-1], ranks, shapes)  # type: ignore[arg-type]
     problem = bind(expression, shapes)
+    for message in summed_broadcasts(problem):
+        warn_caller(BroadcastWarning(message))
     if len(expression.output) > _MOST_AXES:
         axes = len(expression.output)
         raise ShapeError(f"the output has {axes} axes; a NumPy array has at most {_MOST_AXES}\n  {expression}")
@@ -421,19 +463,27 @@ def _needs(problem: Problem, needed: int, allowed: int) -> str:
     return f"{needs}, but memory={allowed} was allowed\n  {problem.expression}"
 
 
-def _check_planned(planned: Plan, arrays: Sequence[Array]) -> None:
+def _check_planned(planned: Plan, arrays: Sequence[Array], dtype: object, optimize: object) -> None:
+    for name, value in (("dtype", dtype), ("optimize", optimize)):
+        if value is not _DEFAULTS[name]:
+            raise OptionError(f"the plan {planned.problem.expression} has its {name}; give {name}= to plan()")
     shapes = planned.problem.shapes
     if len(arrays) != len(shapes):
         takes = "1 operand" if len(shapes) == 1 else f"{len(shapes)} operands"
-        raise ShapeError(f"the plan {planned.problem.expression} takes {takes}, got {len(arrays)}")
+        raise ShapeError(
+            f"the plan {planned.problem.expression} takes {takes}, of shapes {', '.join(map(str, shapes))}; "
+            f"it was called with {len(arrays)}"
+        )
     for number, (array, shape, dtype) in enumerate(zip(arrays, shapes, planned.dtypes, strict=True)):
         if array.shape != shape:
             raise ShapeError(
-                f"operand {number} has shape {array.shape}, the plan {planned.problem.expression} is for {shape}"
+                f"operand {number} has shape {array.shape}, the plan {planned.problem.expression} is for {shape}; "
+                "another shape needs a plan of its own"
             )
         if native(array.dtype) != dtype:
             raise OperandTypeError(
-                f"operand {number} is {array.dtype}, the plan {planned.problem.expression} is for {dtype}"
+                f"operand {number} is {array.dtype}, the plan {planned.problem.expression} is for {dtype}; "
+                f"convert it by .astype({str(dtype)!r}), or plan for it"
             )
 
 

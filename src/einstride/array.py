@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from math import prod
+from numbers import Integral, Number
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from .errors import OperandTypeError, OptionError, OutputError, ShapeError
+from .errors import OperandTypeError, OptionError, OutputError, ShapeError, SizeError, nearest
 from .expression import Label, Shape
-from .problem import Problem, axis_strides, output_shape
+from .problem import INT64_MAX, Problem, axis_strides, output_shape
 from .program import DTYPES
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -52,11 +54,77 @@ def as_operand(value: object, number: int) -> Array:
             "pass `.filled(0)` to leave masked elements out of the sum, or `.data` to ignore the mask"
         )
     try:
-        return np.asarray(value)
-    except ValueError as error:
+        array = np.asarray(value)
+    except (RuntimeError, TypeError, ValueError) as error:
         if isinstance(value, list | tuple):
-            raise ShapeError(f"operand {number} is a ragged list: its rows differ in length ({error})") from None
-        raise OperandTypeError(f"operand {number}, a {type(value).__name__}, is not an array: {error}") from error
+            raise ShapeError(_ragged_message(value, number, error)) from None
+        raise OperandTypeError(f"operand {number}, of type {type(value).__name__}, is not an array: {error}") from error
+    if array.ndim == 0 and array.dtype.kind in "OSU" and not isinstance(value, np.ndarray):
+        _check_scalar(value, number)
+    return array
+
+
+def _ragged_message(rows: Sequence[object], number: int, error: Exception) -> str:
+    if any(isinstance(row, np.ndarray) for row in rows):
+        return (
+            f"operand {number} is a {type(rows).__name__} of arrays that make no array; operands are arguments of "
+            "their own, as in einsum(subscripts, *operands)"
+        )
+    lengths = [len(row) if isinstance(row, list | tuple) else None for row in rows]
+    for position, length in enumerate(lengths):
+        if length != lengths[0]:
+            other, own = ("a number" if size is None else f"of length {size}" for size in (lengths[0], length))
+            return f"operand {number} is a ragged list: row {position} is {own}, but row 0 is {other}"
+    return f"operand {number} is a ragged list: its rows differ in length ({error})"
+
+
+def _check_scalar(value: object, number: int) -> None:
+    """Refuse what NumPy would make an array of one object, though it cannot be multiplied."""
+    if isinstance(value, str | bytes):
+        raise OperandTypeError(f"operand {number} is the text {value!r}, not an array or a number")
+    if not hasattr(type(value), "__mul__"):
+        kind = type(value).__name__
+        message = f"operand {number} is of type {kind}, not an array or a number"
+        if isinstance(value, Set | Mapping):
+            message += f"; a {kind} has no order, an array or a list has"
+        elif isinstance(value, Iterable):
+            message += "; pass list(...) of it"
+        raise OperandTypeError(message)
+
+
+def as_shape(value: tuple[object, ...], number: int, itemsize: int) -> Shape:
+    """The shape that stands for an operand in a plan.
+
+    Raises:
+        ShapeError: it is not made of integers of 0 or more.
+        SizeError: an array of this shape would hold more bytes than 63 bits can count.
+
+    >>> as_shape((2, np.int64(3)), 0, 8)
+    (2, 3)
+    """
+    for axis, extent in enumerate(value):
+        if not isinstance(extent, Integral) or isinstance(extent, bool):
+            raise ShapeError(
+                f"operand {number} is a tuple, which plan() takes for a shape, but its item {axis} is of type "
+                f"{type(extent).__name__}, not int; values are passed as a list or an array"
+            )
+        if extent < 0:
+            raise ShapeError(f"operand {number} has the shape {value}, in which the extent of axis {axis} is negative")
+    shape = tuple([int(extent) for extent in value])  # type: ignore[call-overload]
+    if prod([extent or 1 for extent in shape]) * itemsize > INT64_MAX:
+        raise SizeError(f"operand {number} of shape {shape} would hold more bytes than 64-bit sizes can count")
+    return shape
+
+
+def object_message(arrays: Sequence[Array], error: TypeError) -> str:
+    """What to say of objects that could not be multiplied and summed: where the first that is no number is."""
+    for number, array in enumerate(arrays):
+        if array.dtype == object:
+            for position, value in np.ndenumerate(array):
+                if not isinstance(value, Number):
+                    where = f" at {position}" if position else ""
+                    return f"operand {number} holds {value!r}{where}, which is no number: {error}"
+    return f"the operands' elements cannot be multiplied and summed: {error}"
 
 
 def native(dtype: DType) -> DType:
@@ -74,7 +142,10 @@ def check_options(order: object, casting: object) -> tuple[str, str]:
     if spelled not in _ORDERS:
         raise OptionError(f"order={order!r} is not a memory order; there are 'C', 'F', 'A' and 'K'")
     if casting not in _CASTINGS:
-        raise OptionError(f"casting={casting!r} is not a casting rule; there are {', '.join(map(repr, _CASTINGS))}")
+        near = nearest(casting, _CASTINGS) if isinstance(casting, str) else None
+        meant = "" if near is None else f"; did you mean {near!r}?"
+        known = ", ".join(map(repr, _CASTINGS))
+        raise OptionError(f"casting={casting!r} is not a casting rule; there are {known}{meant}")
     return str(spelled), str(casting)
 
 
@@ -102,19 +173,42 @@ def result_type(operands: Sequence[Array | DType], out: Array | None, dtype: obj
             f"operand {number} is {operand if isinstance(operand, np.dtype) else operand.dtype}"
             for number, operand in enumerate(operands)
         )
+        types += "" if out is None else f", out= is {out.dtype}"
         raise OperandTypeError(f"the operands have no common dtype: {types}") from error
 
 
-def check_arithmetic(dtype: DType, dtypes: Sequence[DType]) -> None:
-    """Refuse element types that have no product and sum.
+def check_arithmetic(dtype: DType, dtypes: Sequence[DType], out: Array | None = None) -> None:
+    """Refuse a type to sum in that has no product and sum, naming where of ``dtypes`` and ``out`` it came from.
 
     Raises:
-        OperandTypeError: naming the operand.
+        OperandTypeError: naming the operand, ``out=`` or ``dtype=``.
     """
-    if type_code(dtype) is None and dtype.kind not in "Ofc":
-        number = next((number for number, own in enumerate(dtypes) if native(own) == dtype), None)
-        who = f"dtype={dtype}" if number is None else f"operand {number} is {dtype}, which"
-        raise OperandTypeError(f"{who} cannot be multiplied and summed; numbers, bool and object can")
+    if _is_arithmetic(dtype):
+        return
+    who = f"dtype={dtype}"
+    if out is not None and not _is_arithmetic(out.dtype):
+        who = f"out= is {out.dtype}, which"
+    for number, own in enumerate(dtypes):
+        if not _is_arithmetic(own):
+            who = f"operand {number} is {own}, which"
+            break
+    raise OperandTypeError(f"{who} cannot be multiplied and summed; numbers, bool and object can")
+
+
+def _is_arithmetic(dtype: DType) -> bool:
+    return type_code(dtype) is not None or dtype.kind in "Ofc"
+
+
+def check_cast(operand: Array | DType, number: int, dtype: DType, casting: str) -> None:
+    """Check that ``casting`` allows an operand to become ``dtype``; an array where its value may matter (NumPy 1).
+
+    Raises:
+        OperandTypeError: it does not.
+    """
+    if not np.can_cast(operand, dtype, casting):  # type: ignore[arg-type]
+        own = operand if isinstance(operand, np.dtype) else operand.dtype
+        message = f"operand {number} is {own}, which casting={casting!r} does not convert to {dtype}"
+        raise OperandTypeError(message + _looser(own, dtype, casting))
 
 
 def load(arrays: Sequence[Array], dtype: DType, casting: str) -> tuple[Array, ...]:
@@ -130,11 +224,7 @@ def load(arrays: Sequence[Array], dtype: DType, casting: str) -> tuple[Array, ..
     for number, array in enumerate(arrays):
         own = array.dtype
         if own != dtype:
-            if not np.can_cast(array, dtype, casting):  # type: ignore[arg-type]
-                raise OperandTypeError(
-                    f"operand {number} is {own}, which casting={casting!r} does not convert to {dtype}; "
-                    + ("casting='unsafe' does" if casting != "unsafe" else "nothing does")
-                )
+            check_cast(array, number, dtype, casting)
             if not own.isnative:
                 array = array.astype(native(own))
             if not np.can_cast(own, dtype, "safe"):
@@ -148,7 +238,7 @@ def check_out(out: object, shape: Shape, dtype: DType, casting: str) -> None:
 
     Raises:
         OperandTypeError: it is not an array, or ``casting`` forbids the conversion to its dtype.
-        OutputError: its shape is wrong or it is read-only.
+        OutputError: its shape is wrong, it is read-only, or its elements share memory.
     """
     if not isinstance(out, np.ndarray):
         raise OperandTypeError(f"out= must be an array, got {type(out).__name__}")
@@ -157,18 +247,28 @@ def check_out(out: object, shape: Shape, dtype: DType, casting: str) -> None:
     if out.shape != shape:
         raise OutputError(f"out= has shape {out.shape}, the result has shape {shape}")
     if not out.flags.writeable:
-        raise OutputError("out= is read-only")
+        raise OutputError("out= is read-only; np.array(out) is a copy that can be written")
     if not np.can_cast(dtype, out.dtype, casting):  # type: ignore[arg-type]
-        raise OperandTypeError(
-            f"out= is {out.dtype}, which casting={casting!r} does not convert the result's {dtype} to"
+        message = f"out= is {out.dtype}, which casting={casting!r} does not convert the result's {dtype} to"
+        raise OperandTypeError(message + _looser(dtype, out.dtype, casting))
+    repeated = [axis for axis, (n, step) in enumerate(zip(out.shape, out.strides, strict=True)) if n > 1 and not step]
+    if repeated and out.size:
+        raise OutputError(
+            f"out= has all elements along axis {repeated[0]} in one place in memory (its stride is 0), "
+            "so it cannot hold the result; np.array(out) can"
         )
 
 
+def _looser(source: DType, target: DType, casting: str) -> str:
+    """Which casting rule allows what ``casting`` does not."""
+    rules = _CASTINGS[_CASTINGS.index(casting) + 1 :]
+    rule = next((rule for rule in rules if np.can_cast(source, target, rule)), None)  # type: ignore[arg-type]
+    return "; nothing does" if rule is None else f"; casting={rule!r} does"
+
+
 def is_direct(out: Array, dtype: DType, arrays: Sequence[Array]) -> bool:
-    """Whether a program may write its result into ``out`` as it goes: the right type, and memory of its own."""
-    if out.dtype != dtype or any(np.may_share_memory(out, array) for array in arrays):
-        return False
-    return all(stride for stride, extent in zip(out.strides, out.shape, strict=True) if extent > 1)
+    """Whether a program may write its result into a checked ``out`` as it goes: the right type, memory of its own."""
+    return out.dtype == dtype and not any(np.may_share_memory(out, array) for array in arrays)
 
 
 def dense_strides(shape: Sequence[int], order: Sequence[int], itemsize: int) -> tuple[int, ...]:

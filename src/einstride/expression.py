@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from numbers import Integral
 from typing import TypeAlias
 
-from .errors import OperandTypeError, ShapeError, SubscriptsError, pointed
+from .errors import OperandTypeError, ShapeError, SubscriptsError, nearest, pointed
 
 Label: TypeAlias = int
 Shape: TypeAlias = tuple[int, ...]
@@ -73,6 +72,20 @@ def parse(subscripts: str, ranks: Sequence[int], shapes: Sequence[Shape] | None 
     return _resolve(_scan(subscripts), ranks, shapes)
 
 
+def parse_unranked(subscripts: str) -> Expression:
+    """Read subscripts whose operands are not there: each has the axes its term names, and an ellipsis stands for none.
+
+    Raises:
+        SubscriptsError: the subscripts are malformed; the error's first argument is a `Pointed`.
+
+    >>> parse_unranked("...ij->ji").output
+    (1, 0)
+    """
+    spelling = _scan(subscripts)
+    ranks = [sum(mark.symbol is not Ellipsis for mark in term) for term in spelling.inputs]
+    return _resolve(spelling, ranks, None)
+
+
 def parse_interleaved(
     operand_labels: Sequence[Iterable[Hashable]],
     output_labels: Iterable[Hashable] | None,
@@ -99,12 +112,7 @@ def parse_interleaved(
         text += "["
         marks: list[_Mark] = []
         where = "the output" if is_output else f"operand {number}"
-        try:
-            listed = list(labels)
-        except TypeError:
-            raise OperandTypeError(
-                f"the labels of {where} must be a sequence of hashables, got {type(labels).__name__}; {_ALTERNATE}"
-            ) from None
+        listed = ordered_labels(labels, where)
         for position, label in enumerate(listed):
             text += ", " if position else ""
             name = _name(label)
@@ -159,12 +167,39 @@ def _name(label: Hashable) -> str:
     return label if isinstance(label, str) else str(int(label)) if isinstance(label, Integral) else repr(label)
 
 
+def ordered_labels(labels: object, where: str) -> tuple[Hashable, ...]:
+    """The labels of one term of the interleaved form; ``where`` names the term.
+
+    Raises:
+        OperandTypeError: they have no order, or are what an operand or a subscripts string is.
+
+    >>> ordered_labels(range(2), "operand 0"), ordered_labels("ij", "the output")
+    ((0, 1), ('i', 'j'))
+    """
+    if isinstance(labels, str) and ("->" in labels or "," in labels):
+        raise OperandTypeError(f"the subscripts {labels!r} come first, before the operands: einsum({labels!r}, ...)")
+    shape, dtype = getattr(labels, "shape", (0,)), getattr(labels, "dtype", None)
+    if isinstance(labels, Set | Mapping):
+        problem = f"a {type(labels).__name__}, which has no order"
+    elif len(shape) != 1 or getattr(dtype, "kind", "i") in "fc":
+        problem = f"an array of {dtype}, shape {tuple(shape)}, as an operand is"
+    elif not isinstance(labels, Iterable):
+        problem = f"{labels!r}"
+    else:
+        return tuple(labels)
+    raise OperandTypeError(f"the labels of {where} must be a sequence of hashables, not {problem}; {_ALTERNATE}")
+
+
 def _scan(text: str) -> _Spelling:
     terms: list[list[_Mark]] = [[]]
     starts = [0]
     ends: list[int] = []
     arrow: tuple[int, int] | None = None
     at = 0
+
+    def place() -> str:
+        return "the output" if arrow else f"the term of operand {len(terms) - 1}"
+
     while at < len(text):
         char = text[at]
         if char.isspace():
@@ -182,15 +217,17 @@ def _scan(text: str) -> _Spelling:
         elif char == ".":
             stop = _skip(text, at, _ELLIPSIS)
             if stop is None:
-                raise SubscriptsError(pointed("a '.' that is not part of an ellipsis '...'", text, (at, at + 1)))
+                message = f"the '.' at position {at}, in {place()}, is not part of an ellipsis '...'"
+                raise SubscriptsError(pointed(message, text, (at, at + 1)))
             terms[-1].append(_Mark(Ellipsis, (at, stop)))
             at = stop
         elif char in "->":
             stop = _skip(text, at, "->")
             if stop is None:
-                raise SubscriptsError(
-                    pointed(f"a {char!r} that is not part of '->', which stands before the output", text, (at, at + 1))
+                message = (
+                    f"the {char!r} at position {at}, in {place()}, is not part of '->', which stands before the output"
                 )
+                raise SubscriptsError(pointed(message, text, (at, at + 1)))
             if arrow:
                 message = "'->' appears twice; it stands once, before the output"
                 raise SubscriptsError(pointed(message, text, arrow, (at, stop)))
@@ -200,9 +237,12 @@ def _scan(text: str) -> _Spelling:
             starts.append(stop)
             at = stop
         else:
-            message = f"{char!r} at position {at} is not a label; labels are letters"
+            shown = repr(char) if char.isascii() else f"{char!r} (U+{ord(char):04X})"
+            message = f"{shown} at position {at}, in {place()}, is not a label; labels are letters"
             if char.isdigit():
                 message += " (numbers are labels in the form einsum(a, [0, 1], b, [1, 2], [0, 2]))"
+            elif char in "<=":
+                message += "; did you mean '->'?"
             raise SubscriptsError(pointed(message, text, (at, at + 1)))
     ends.append(len(text))
     output = tuple(terms.pop()) if arrow else None
@@ -323,9 +363,12 @@ def _rank_message(spelling: _Spelling, number: int, named: int, rank: int, shape
     axes = "1 axis" if rank == 1 else f"{rank} axes"
     shown = "" if shape is None else f", shape {shape}"
     ellipsis = any(mark.symbol is Ellipsis for mark in spelling.inputs[number])
-    names = f"names at least {named}" if ellipsis else f"names {named}"
-    message = f"operand {number} has {axes}{shown}; its term `{term}` {names}"
-    if not ellipsis and rank > named:
+    names = f"`{term}` names at least {named}" if ellipsis else f"`{term}` names {named}" if term else "is empty"
+    message = f"operand {number} has {axes}{shown}; its term {names}"
+    words = term.split()
+    if spelling.letters and len(words) > 1 and max(map(len, words)) > 1:
+        message += f" (each letter is a label; words are labels in the form einsum(a, {words}, ...))"
+    elif not ellipsis and rank > named:
         hint = f"`...{term}`" if spelling.letters else "Ellipsis among the labels"
         message += f" (to broadcast over the other axes, write {hint})"
     return pointed(message, spelling.text, (start, stop))
@@ -335,11 +378,12 @@ def _unknown_message(spelling: _Spelling, mark: _Mark) -> str:
     known = sorted({_name(m.symbol) for term in spelling.inputs for m in term if m.symbol is not Ellipsis})
     name = _name(mark.symbol)
     message = f"output label `{name}` is in no operand"
-    near = [other for other in known if other.casefold() == name.casefold()] or get_close_matches(name, known, 1)
-    if not near:
+    near = nearest(name, known)
+    if near is None:
         # The label that would otherwise be summed away alone is likely the one that was meant.
         written = Counter(_name(m.symbol) for term in (*spelling.inputs, spelling.output or ()) for m in term)
-        near = [other for other in known if written[other] == 1]
-    if len(near) == 1:
-        message += f"; did you mean `{near[0]}`?"
+        alone = [other for other in known if written[other] == 1]
+        near = alone[0] if len(alone) == 1 else None
+    if near is not None and near != name:
+        message += f"; did you mean `{near}`?"
     return pointed(message, spelling.text, mark.span)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from math import prod
 
 from .errors import ShapeError, SizeError, pointed
 from .expression import Expression, Label, Shape, spell
 
 INT64_MAX = 2**63 - 1
+# Of an operand whose extents clash every order of its axes is tried, to say which would fit: 24 at the most.
+_MOST_TRIED_AXES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,29 @@ def output_strides(problem: Problem, strides: Sequence[int]) -> dict[Label, int]
     return found
 
 
+def summed_broadcasts(problem: Problem) -> list[str]:
+    """A message for each axis of extent 1 that stretches along a summed label: what is there is counted many times.
+
+    >>> from .expression import parse
+    >>> print(*summed_broadcasts(bind(parse("ij,ij->i", (2, 2)), ((3, 1), (3, 4)))))
+    label 'j' is summed over 4 values, but operand 0 has extent 1 there (axis 1 of shape (3, 1)), so its elements ...
+      ij,ij->i
+       ^
+    """
+    expression, extents = problem.expression, problem.extents
+    found: list[str] = []
+    for number, (term, shape) in enumerate(zip(expression.inputs, problem.shapes, strict=True)):
+        for axis, (label, extent) in enumerate(zip(term, shape, strict=True)):
+            if extent == 1 != extents[label] and label not in expression.output:
+                text, spans = spell(expression)
+                message = (
+                    f"{_called(expression, label)} is summed over {extents[label]} values, but operand {number} has "
+                    f"extent 1 there (axis {axis} of shape {shape}), so its elements are counted {extents[label]} times"
+                )
+                found.append(pointed(message, text, spans[number][axis]))
+    return found
+
+
 def checked_size(problem: Problem, labels: Sequence[Label], itemsize: int) -> int:
     """The bytes of a dense tensor with these labels.
 
@@ -107,16 +133,14 @@ def checked_size(problem: Problem, labels: Sequence[Label], itemsize: int) -> in
     48
     """
     extents = [problem.extents[label] for label in labels]
-    if 0 in extents:
-        return 0
-    size = prod(extents) * itemsize
+    size = prod([extent or 1 for extent in extents]) * itemsize  # NumPy, too, counts an extent of 0 as 1 here
     if size > INT64_MAX:
         names = "".join(problem.expression.names[label] for label in labels)
         raise SizeError(
             f"a tensor `{names}` of shape {tuple(extents)} would hold {size:.3e} bytes; "
             f"64-bit sizes end at {INT64_MAX:.3e}\n  {problem.expression}"
         )
-    return size
+    return 0 if 0 in extents else size
 
 
 def _clash_message(expression: Expression, shapes: Sequence[Shape], number: int, axis: int, stretch: bool) -> str:
@@ -131,13 +155,39 @@ def _clash_message(expression: Expression, shapes: Sequence[Shape], number: int,
         if candidate == label and shapes[o][a] != extent and (not stretch or shapes[o][a] != 1)
     )
     text, spans = spell(expression)
-    name = expression.names[label]
-    called = "an axis of the ellipsis" if name.startswith("...") else f"label '{name}'"
     message = (
-        f"{called} is {shapes[other][other_axis]} in operand {other}, "
+        f"{_called(expression, label)} is {shapes[other][other_axis]} in operand {other}, "
         f"axis {other_axis} (shape {tuple(shapes[other])}), "
         f"but {extent} in operand {number}, axis {axis} (shape {tuple(shapes[number])})"
     )
     if other == number and 1 in (extent, shapes[other][other_axis]):
         message += "; extent 1 stretches between operands, not within a diagonal"
+    elif other != number:
+        message += _transposed_hint(expression, shapes, number, other)
     return pointed(message, text, spans[other][other_axis], spans[number][axis])
+
+
+def _called(expression: Expression, label: Label) -> str:
+    name = expression.names[label]
+    return "an axis of the ellipsis" if name.startswith("...") else f"label '{name}'"
+
+
+def _transposed_hint(expression: Expression, shapes: Sequence[Shape], *suspects: int) -> str:
+    """The terms that would fit, each another order of one suspect's labels; nothing where they are many."""
+    fitting: list[str] = []
+    for number in suspects:
+        term = expression.inputs[number]
+        if len(term) > _MOST_TRIED_AXES or any(expression.names[label].startswith("...") for label in term):
+            continue
+        for order in sorted(set(permutations(term)) - {term}):
+            if _fits((*expression.inputs[:number], order, *expression.inputs[number + 1 :]), shapes):
+                written = str(Expression((order,), (), expression.names)).partition("->")[0].strip()
+                fitting.append(f"`{written}` for operand {number}")
+    return f"; did you mean {' or '.join(fitting)}?" if 1 <= len(fitting) <= len(suspects) else ""
+
+
+def _fits(inputs: Sequence[tuple[Label, ...]], shapes: Sequence[Shape]) -> bool:
+    """Whether no label has two extents, extent 1 aside."""
+    pairs = {pair for term, shape in zip(inputs, shapes, strict=True) for pair in zip(term, shape, strict=True)}
+    labels = [label for label, extent in pairs if extent != 1]
+    return len(set(labels)) == len(labels)

@@ -94,13 +94,18 @@ def from_path(path: Iterable[Sequence[int]], operands: int) -> Tree:
     for positions in path:
         chosen = sorted(set(positions))
         if not chosen or len(chosen) != len(positions) or chosen[0] < 0 or chosen[-1] >= len(live):
-            raise ValueError(f"the contraction {tuple(positions)} does not pick from {len(live)} arrays")
+            wrong = (
+                "nothing" if not chosen else "an array twice" if len(chosen) != len(positions) else "what is not there"
+            )
+            arrays = "array, at position 0" if len(live) == 1 else f"arrays, at positions 0 to {len(live) - 1}"
+            step = f"contraction {len(groups)} of the path, {tuple(positions)}, picks {wrong}"
+            raise ValueError(f"{step}; there {'is' if len(live) == 1 else 'are'} {len(live)} {arrays}")
         groups.append(tuple(live[position] for position in chosen))
         for position in reversed(chosen):
             del live[position]
         live.append(operands + len(groups) - 1)
     if len(live) > 1:
-        raise ValueError(f"the path leaves {len(live) - 1} more operands to be contracted")
+        raise ValueError(f"the path leaves {len(live)} arrays, of which its last contraction should make one")
     return Tree(tuple(groups))
 
 

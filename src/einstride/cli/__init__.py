@@ -7,17 +7,21 @@ import sys
 from collections.abc import Sequence
 
 from ..tour import show, show_chunks, stops, visit
+from . import lint
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the value is the exit status."""
     parser = argparse.ArgumentParser(prog="einstride", description="A compiled einsum that replaces NumPy's.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser(
+    walk = commands.add_parser(
         "tour", help="walk through einsum, NumPy's answer and ours side by side; exit 1 if any disagrees"
     )
-    parser.parse_args(arguments)
-    return tour()
+    walk.set_defaults(run=lambda options: tour())
+    lint.add(commands)
+    options = parser.parse_args(arguments)
+    status: int = options.run(options)
+    return status
 
 
 def tour() -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, isfinite
+from numbers import Integral, Real
 
 from ..cost import Seconds, roofline, step_flops, tree_seconds, volume, workspace
-from ..errors import OperandTypeError, OptionError, PathError, PlanMemoryError
+from ..errors import OperandTypeError, OptionError, PathError, PlanMemoryError, nearest
 from ..problem import Problem, terms
 from ..tree import Nested, Tree, from_nested, from_path
 from .exact import exact
@@ -94,20 +95,28 @@ def _named(problem: Problem, optimize: Optimize, budget: Budget) -> Tree:
         optimize = "greedy" if optimize else "none"
     if not isinstance(optimize, str):
         if not isinstance(optimize, Sequence) or not optimize or not isinstance(optimize[0], str):
-            raise OperandTypeError(
-                f"optimize={optimize!r} is not a planner; {_PLANNERS}, (name, most elements) "
-                "or ['einsum_path', (0, 1), ...]"
-            )
+            message = f"optimize={optimize!r} is not a planner; {_PLANNERS}, (name, most elements) "
+            message += "and ['einsum_path', (0, 1), ...]"
+            if isinstance(optimize, Sequence) and optimize and all(map(_is_step, optimize)):
+                message += f"; did you mean {['einsum_path', *optimize]}?"
+            raise OperandTypeError(message)
         if optimize[0] == "einsum_path":
             return _given(optimize[1:], count)
-        if len(optimize) != 2 or isinstance(optimize[1], bool) or not isinstance(optimize[1], int | float):
-            raise OperandTypeError(f"optimize={optimize!r} should be a planner's name and the most elements")
+        if len(optimize) != 2 or isinstance(optimize[1], bool) or not isinstance(optimize[1], Real):
+            raise OperandTypeError(
+                f"optimize={optimize!r} should be a planner's name and the most elements of an intermediate, "
+                "as in ('greedy', 10**6), or a planner's name alone"
+            )
+        if not isfinite(optimize[1]):
+            raise OptionError(f"optimize={optimize!r}: {optimize[1]} is not a number of elements")
         optimize, largest = optimize[0], int(optimize[1])
 
     if optimize == "auto":
         return _auto(problem, budget.seconds, largest)
     if optimize not in ("none", "greedy", "optimal"):
-        raise OptionError(f"optimize={optimize!r} names no planner; {_PLANNERS}")
+        near = nearest(optimize, ("auto", "greedy", "optimal"))
+        meant = "" if near is None else f"; did you mean {near!r}?"
+        raise OptionError(f"optimize={optimize!r} names no planner; {_PLANNERS}{meant}")
     # NumPy counts a broadcast axis at its label's extent.
     inputs = [tuple(dict.fromkeys(term)) for term in problem.expression.inputs]
     output = problem.expression.output
@@ -142,9 +151,13 @@ def _auto(problem: Problem, seconds: Seconds, largest: int | None) -> Tree:
 
 def _given(path: Sequence[object], operands: int) -> Tree:
     for positions in path:
-        if not isinstance(positions, Sequence) or not all(isinstance(position, int) for position in positions):
-            raise OperandTypeError(f"a path is made of tuples of positions, not of {positions!r}")
+        if not _is_step(positions):
+            raise OperandTypeError(f"optimize: a path is made of tuples of positions, not of {positions!r}")
     try:
         return from_path(path, operands)  # type: ignore[arg-type]
     except ValueError as error:
         raise PathError(f"optimize: {error}") from None
+
+
+def _is_step(positions: object) -> bool:
+    return isinstance(positions, Sequence) and all(isinstance(position, Integral) for position in positions)
