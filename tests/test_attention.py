@@ -741,7 +741,7 @@ def test_gradients_check_shapes() -> None:
         (lambda: Chunks(4, back=-1), r"Chunks\(back=-1"),
         (lambda: Chunks(4, ahead=True), r"Chunks\(ahead=True"),
         (lambda: Window(-1, 0), r"Window\(left=-1"),
-        (lambda: Window(None, 1.5), r"Window\(right=1.5"),  # type: ignore[arg-type]
+        (lambda: Window(None, -2), r"Window\(right=-2"),
     ],
 )
 def test_local_checks_its_numbers(make: Any, message: str) -> None:

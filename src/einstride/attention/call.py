@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
+from numbers import Real
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -315,13 +316,9 @@ def _causal(causal: object) -> str | None:
 def _scale(scale: object, bound: Attention) -> float:
     if scale is None:
         return 1 / math.sqrt(bound.extent(Role.DEPTH) or 1)
-    try:
-        value = float(scale)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        value = math.nan
-    if not math.isfinite(value):
+    if not isinstance(scale, Real) or not math.isfinite(scale):
         raise OptionError(f"scale={scale!r} is not a finite number")
-    return value
+    return float(scale)
 
 
 def _shape(bound: Attention, labels: Sequence[Label]) -> Shape:
