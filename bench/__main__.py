@@ -7,26 +7,30 @@ import multiprocessing
 import os
 import platform
 import secrets
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
 from subprocess import CalledProcessError
 
-from rich.console import Console
-
-from bench import report
-from bench.cases import EXTRA, WORKLOADS, load
-from bench.peers import CONTENDERS, OURS
-from bench.race import QUICK, Pace, confine, race
-from bench.roofline import measure, roofline
-from bench.startup import import_seconds
+from . import report
+from .cases import EXTRA, WORKLOADS, load
+from .peers import CONTENDERS, OURS
+from .race import QUICK, Pace, confine, race
+from .roofline import measure, roofline
+from .startup import import_seconds
 
 WIDTH = 240
+FEW = 2
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the race that the command line asks for; the exit status is 1 if ours failed at any case."""
-    options = _parser().parse_args()
+    from rich.console import Console
+    from rich.progress import track
+
+    options = _parser().parse_args(arguments)
     confine(options.threads)
     console = Console() if Console().is_terminal else Console(width=WIDTH)
     cases = [
@@ -35,6 +39,9 @@ def main() -> int:
         for case in load(path)
         if not options.only or any(fnmatch(case.name, pattern) or pattern in case.name for pattern in options.only)
     ]
+    if options.few:
+        places = Counter[str]()
+        cases = [case for case in cases if not places.update([case.group]) and places[case.group] <= FEW]
     left_out: dict[str, str] = {}
 
     def leave_out(name: str, reason: str) -> None:
@@ -58,7 +65,11 @@ def main() -> int:
         machine = fresh.submit(measure, options.threads).result()
     pace = QUICK if options.quick else Pace(limit=options.limit)
     results = []
-    for case, timings, then in race(cases, names, options.threads, pace, options.seed, leave_out):
+    races = race(cases, names, options.threads, pace, options.seed, leave_out)
+    # The bar is shown on a terminal only, and erased at the end.
+    for case, timings, then in track(
+        races, "racing", len(cases), console=console, transient=True, disable=not options.progress
+    ):
         result = report.Result(case, timings, roofline(case, then or machine))
         results.append(result)
         line = ", ".join(f"{name} {report.cell(timing)}" for name, timing in timings.items())
@@ -81,6 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", metavar="PATTERN", help="workloads whose name matches; repeatable")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--extra", action="store_true", help="the other table: more shapes, layouts and dtypes")
+    parser.add_argument("--few", action="store_true", help=f"the first {FEW} workloads of each group")
+    parser.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress bar")
     parser.add_argument("--quick", action="store_true", help="short turns: a look, not a measurement to publish")
     parser.add_argument("--limit", type=float, default=Pace().limit, help="seconds a first call may take")
     parser.add_argument("--threads", type=int, default=usable)

@@ -16,11 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 Array = NDArray[Any]
 
 WORKLOADS = Path(__file__).with_name("workloads.toml")
@@ -92,6 +87,7 @@ class Case:
 
 def load(path: Path) -> tuple[Case, ...]:
     """The cases of a table such as workloads.toml."""
+    tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     return tuple(_case(**row) for row in tomllib.loads(path.read_text(encoding="utf-8"))["workload"])
 
 

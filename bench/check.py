@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.cases import Array, Case
+from .cases import Array, Case
 
 MOST_OUTPUTS = 1 << 16
 MOST_ELEMENTS = 1 << 24

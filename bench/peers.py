@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.cases import Array, as_dtype
+from .cases import Array, as_dtype
 
 OURS = "ours"
 

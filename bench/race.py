@@ -17,10 +17,10 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
-from bench.cases import Array, Case
-from bench.check import pick, sample
-from bench.peers import CONTENDERS, OURS, Library
-from bench.roofline import Machine, demand, measure_for
+from .cases import Array, Case
+from .check import pick, sample
+from .peers import CONTENDERS, OURS, Library
+from .roofline import Machine, demand, measure_for
 
 START_SECONDS = 180.0
 SHORTEST_SAMPLE = 5e-4

@@ -8,14 +8,15 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
+from .cases import Case
+from .peers import OURS
+from .race import Timing
+from .roofline import Machine, Roofline
 
-from bench.cases import Case
-from bench.peers import OURS
-from bench.race import Timing
-from bench.roofline import Machine, Roofline
+if TYPE_CHECKING:
+    from rich.console import Console
 
 BEGIN = "<!-- bench:begin -->"
 END = "<!-- bench:end -->"
@@ -136,6 +137,8 @@ def bars(report: Report) -> tuple[Bar, ...]:
 
 def show(report: Report, console: Console) -> None:
     """Print the table, who was left out, and the bars."""
+    from rich.table import Table
+
     names = list(report.versions)
     table = Table(title="microseconds a call")
     table.add_column("workload", no_wrap=True)

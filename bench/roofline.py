@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.cases import Case
+from .cases import Case
 
 LINE = 64
 ARITHMETIC = ("int16", "int32", "int64", "float32", "float64")  # in the order of the extension's codes

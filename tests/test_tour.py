@@ -124,11 +124,11 @@ def test_a_disagreement_is_said(stream: io.StringIO) -> None:
 
 
 def test_the_commands_exit_status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli, "stops", lambda: [small(tour.stops()[9])])
-    monkeypatch.setattr(cli, "show_chunks", lambda stream: tour.show_chunks(stream, small_chunks()))
+    monkeypatch.setattr("einstride.cli.tour.stops", lambda: [small(tour.stops()[9])])
+    monkeypatch.setattr("einstride.cli.tour.show_chunks", lambda stream: tour.show_chunks(stream, small_chunks()))
     assert cli.main(["tour"]) == 0
     assert "bqm, bkm -> bqk" in capsys.readouterr().out
-    monkeypatch.setattr(cli, "visit", lambda stop: tour.visit(stop, off_by_little, seconds=0))
+    monkeypatch.setattr("einstride.cli.tour.visit", lambda stop: tour.visit(stop, off_by_little, seconds=0))
     assert cli.main(["tour"]) == 1
     assert "DISAGREES" in capsys.readouterr().out
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from einstride.explain.words import reading
+from einstride.explanation.words import reading
 from einstride.expression import parse, parse_interleaved
 
 READINGS = [

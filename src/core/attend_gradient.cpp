@@ -71,7 +71,9 @@ class Gradient final : public Attention<T> {
         if (splits_ == 1) return parallel_for(groups_, run_group, &job, monitor);
         Workspace partial(static_cast<std::size_t>(batch_ * splits_ * sums_size() * size));
         job.partial = reinterpret_cast<T*>(partial.data());
-        return parallel_for(batch_ * splits_, run_split, &job, monitor) && parallel_for(batch_, combine, &job, monitor);
+        const double most = monitor.from + 0.95 * (monitor.to - monitor.from);
+        return parallel_for(batch_ * splits_, run_split, &job, {monitor.poll, monitor.context, monitor.from, most}) &&
+               parallel_for(batch_, combine, &job, {monitor.poll, monitor.context, most, monitor.to});
     }
 
   private:

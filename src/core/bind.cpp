@@ -47,18 +47,20 @@ Step make_step(const StepData& data, std::size_t slots) {
         types.push_back(static_cast<DType>(code));
     }
     std::vector<Loop> loops;
+    double work = 1;
     for (const auto& [role, extent, strides] : loop_data) {
         require(role >= 0 && role <= static_cast<int>(Role::contracted), "unknown role");
         require(extent >= 0, "a loop's extent is negative");
         require(strides.size() == types.size(), "a loop has one stride a slot");
         loops.push_back({static_cast<Role>(role), extent, strides});
+        work *= static_cast<double>(extent);
     }
     switch (kernel) {
         case static_cast<int>(KernelId::contract):
             require(types.size() == 3, "a contraction has two inputs");
-            return {step_slots, make_contract(loops, types)};
-        case static_cast<int>(KernelId::fused): return {step_slots, make_fused(loops, types)};
-        case static_cast<int>(KernelId::lanes): return {step_slots, make_lanes(loops, types)};
+            return {step_slots, make_contract(loops, types), work};
+        case static_cast<int>(KernelId::fused): return {step_slots, make_fused(loops, types), work};
+        case static_cast<int>(KernelId::lanes): return {step_slots, make_lanes(loops, types), work};
         default: throw nb::value_error("unknown kernel");
     }
 }
@@ -84,7 +86,7 @@ Program attend_program(const std::vector<LoopData>& loop_data, const std::vector
     require(tensors.size() >= 4 && tensors.size() == codes.size(), "an attention has one type a tensor");
     std::vector<AttendTensor> present;
     std::vector<DType> types;
-    Step step;
+    Step step = {{}, nullptr, 1};
     for (std::size_t slot = 0; slot < tensors.size(); ++slot) {
         require(tensors[slot] >= 0 && tensors[slot] < attend_tensors, "unknown tensor");
         require(slot == 0 || tensors[slot] > tensors[slot - 1], "tensors are listed in order");
@@ -217,6 +219,15 @@ NB_MODULE(_core, m) {
         "Set the number of threads for the whole process. Results do not depend on it, bit for bit.\n\n"
         "Raises ValueError where `count` is less than 1.\n\n"
         ">>> set_num_threads(2)\n>>> num_threads()\n2");
+
+    m.def(
+        "set_progress", [](nb::object function) { return nb::steal(set_progress(function.ptr())); },
+        "function"_a.none(),
+        nb::sig("def set_progress(function: collections.abc.Callable[[float | None], object] | None) -> "
+                "collections.abc.Callable[[float | None], object] | None"),
+        "Name the function that hears, about ten times a second, what fraction of an einsum that takes long is done:\n"
+        "0 to 1, never less than before, 1 at the end, or None where the work ended early. It is called by the thread\n"
+        "that called einsum; an exception it raises stops the work. None names no function. Returns the one before.");
 
     m.def(
         "level_name", [] { return level().name; },

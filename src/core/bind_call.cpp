@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <climits>
 #include <cstring>
 #include <memory>
@@ -76,19 +77,88 @@ PyObject* new_array(PyArray_Descr* descr, int axes, const npy_intp* shape, const
 
 // ---- Running ------------------------------------------------------------------------------------
 
-// The interpreter during long work: released, and asked now and then whether a signal has come.
-struct Released {
-    PyThreadState* state = PyEval_SaveThread();
+class Reference {
+  public:
+    Reference() = default;
+    explicit Reference(PyObject* borrowed) : object_(Py_XNewRef(borrowed)) {}
+    static Reference stolen(PyObject* owned) {
+        Reference reference;
+        reference.object_ = owned;
+        return reference;
+    }
+    Reference(Reference&& other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
+    Reference& operator=(Reference&& other) noexcept {
+        std::swap(object_, other.object_);
+        return *this;
+    }
+    ~Reference() { Py_XDECREF(object_); }
+    PyObject* get() const { return object_; }
 
-    ~Released() { PyEval_RestoreThread(state); }
+  private:
+    PyObject* object_ = nullptr;
+};
 
-    static bool interrupted(void* self) {
+// Never destroyed, as `table` below.
+Reference& progress_function = *new Reference;
+constexpr auto progress_interval = std::chrono::milliseconds(100);
+
+// The interpreter during long work: released, and asked now and then whether a signal has come. Whoever wants to know
+// how far the work is hears of it then.
+class Released {
+  public:
+    Released() : progress_(progress_function.get()), told_(Clock::now()), state_(PyEval_SaveThread()) {}
+
+    // False with a Python error set, which may be the one that ended the work.
+    bool finish(bool done) {
+        PyEval_RestoreThread(std::exchange(state_, nullptr));
+        if (!heard_) return done;
+        if (done) return tell(1);
+        PyObject *type, *value, *trace;
+        PyErr_Fetch(&type, &value, &trace);
+        if (!call(Py_None)) PyErr_Clear();
+        PyErr_Restore(type, value, trace);
+        return false;
+    }
+
+    static bool poll(void* self, double done) {
         auto& released = *static_cast<Released*>(self);
-        PyEval_RestoreThread(released.state);
-        const bool stop = PyErr_CheckSignals() != 0;
-        released.state = PyEval_SaveThread();
+        PyEval_RestoreThread(released.state_);
+        const bool stop = PyErr_CheckSignals() != 0 || !released.tell_now_and_then(done);
+        released.state_ = PyEval_SaveThread();
         return stop;
     }
+
+    ~Released() {
+        if (state_ != nullptr) finish(false);
+    }
+    Released(const Released&) = delete;
+    Released& operator=(const Released&) = delete;
+
+  private:
+    using Clock = std::chrono::steady_clock;
+
+    bool tell_now_and_then(double done) {
+        if (progress_.get() == nullptr) return true;
+        const auto now = Clock::now();
+        if (now - told_ < progress_interval) return true;
+        told_ = now;
+        heard_ = true;
+        return tell(done);
+    }
+
+    bool tell(double done) {
+        const Reference number = Reference::stolen(PyFloat_FromDouble(done));
+        return number.get() != nullptr && call(number.get());
+    }
+
+    bool call(PyObject* argument) {
+        return Reference::stolen(PyObject_CallOneArg(progress_.get(), argument)).get() != nullptr;
+    }
+
+    const Reference progress_;
+    bool heard_ = false;  // it was told something, and so is told the end
+    Clock::time_point told_;
+    PyThreadState* state_;
 };
 
 // False with a Python error set.
@@ -96,7 +166,7 @@ bool run_tensors(const Program& program, char* const* tensors) {
     try {
         if (!program.long_running) return program.run(tensors, Monitor{});
         Released released;
-        return program.run(tensors, Monitor{Released::interrupted, &released});
+        return released.finish(program.run(tensors, Monitor{Released::poll, &released}));
     } catch (const std::bad_alloc&) {
         PyErr_NoMemory();
         return false;
@@ -202,27 +272,6 @@ bool describe(Key& key, const Terms& terms, PyObject* const* operands, Py_ssize_
         if (!key.put_labels(terms.labels[i * terms.distance])) return false;
     return terms.output == nullptr || key.put_labels(terms.output);
 }
-
-class Reference {
-  public:
-    Reference() = default;
-    explicit Reference(PyObject* borrowed) : object_(Py_XNewRef(borrowed)) {}
-    static Reference stolen(PyObject* owned) {
-        Reference reference;
-        reference.object_ = owned;
-        return reference;
-    }
-    Reference(Reference&& other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
-    Reference& operator=(Reference&& other) noexcept {
-        std::swap(object_, other.object_);
-        return *this;
-    }
-    ~Reference() { Py_XDECREF(object_); }
-    PyObject* get() const { return object_; }
-
-  private:
-    PyObject* object_ = nullptr;
-};
 
 // The bytes that an array spans, relative to its first element.
 struct Span {
@@ -522,6 +571,12 @@ bool add_einsum(PyObject* module) {
 }
 
 void set_miss(PyObject* function) { Py_XSETREF(miss_function, Py_NewRef(function)); }
+
+PyObject* set_progress(PyObject* function) {
+    Reference given(function == Py_None ? nullptr : function);
+    std::swap(progress_function, given);
+    return Py_NewRef(given.get() == nullptr ? Py_None : given.get());
+}
 
 bool remember(PyObject* subscripts, PyObject* operands, PyObject* out, PyObject* optimize, const Answer& answer) {
     if (!arrays_of(operands, out)) return false;

@@ -16,6 +16,9 @@ bool add_einsum(PyObject* module);
 // The function einsum calls, with its own arguments, when it does not know a call yet.
 void set_miss(PyObject* function);
 
+// The function that hears, now and then, how far long work is; None for none. Returns a reference to the one before.
+PyObject* set_progress(PyObject* function);
+
 // What einsum does when a call comes again. `subscripts` is a string, a Plan, or a tuple of label lists, the output's
 // (or None) last; `operands` is a tuple of arrays, `out` an array or None. Their types, shapes and strides and the two
 // objects are what a later call is recognised by.

@@ -35,7 +35,13 @@ constexpr std::int64_t max_run = 512;
 // multiply-adds that repay handing a task out (some 20 microseconds).
 constexpr std::int64_t tasks_per_thread = 2;
 constexpr std::int64_t least_task = 1 << 19;
+constexpr std::int64_t most_tasks_a_thread = 8;
 constexpr std::int64_t max_splits = 16;
+
+// Of a k block of both sides, where the next one is fetched while tiles of this one run: a part of L2.
+constexpr std::int64_t max_ahead_bytes = 320 << 10;
+constexpr std::int64_t line_bytes = 64;
+constexpr std::int64_t page_bytes = 4096;
 
 // Rows of complex numbers that are packed at a time before they are rewritten as real ones.
 constexpr std::int64_t expand_rows = 32;
@@ -92,6 +98,7 @@ class Contract final : public Kernel {
         choose_turn(loops, size_of(types[1]));
         choose_blocks();
         choose_tasks();
+        look_ahead(size_of(types[0]), size_of(types[1]));
     }
 
     bool run(char* const* tensors, const Monitor& monitor) const override {
@@ -238,9 +245,10 @@ class Contract final : public Kernel {
             task_n_ = std::min(n_, round_up(ceil_div(n_, n_parts), grain));
         };
         cut();
-        batches_ = wanted == 1
-                       ? batch_
-                       : std::clamp<std::int64_t>(least_task / work, 1, std::max<std::int64_t>(batch_ / wanted, 1));
+        batches_ = wanted == 1 ? batch_
+                               : std::clamp<std::int64_t>(
+                                     std::max(least_task / work, batch_ / (most_tasks_a_thread * num_threads())), 1,
+                                     std::max<std::int64_t>(batch_ / wanted, 1));
         while (batches_ == 1 && batch_ * m_parts * n_parts < wanted &&
                task_m_ * task_n_ * k_ * parts_ * parts_ >= 2 * least_task) {
             const bool rows_divide = task_m_ > 2 * rows_, columns_divide = task_n_ > grain;
@@ -252,6 +260,68 @@ class Contract final : public Kernel {
         m_tasks_ = ceil_div(m_, task_m_);
         n_tasks_ = ceil_div(n_, task_n_);
         tasks_ = ceil_div(batch_, batches_) * m_tasks_ * n_tasks_;
+    }
+
+    // Lists the cache lines of what is read next while tiles run: of a k block of either side, if a task that has all
+    // of m and n works through several; else of a panel of a left side that is read where it lies.
+    void look_ahead(std::int64_t left_size, std::int64_t right_size) {
+        const bool several_k = k_ > k_block_;
+        const std::int64_t depth = std::min(k_, k_block_);
+        std::int64_t tiles = panels_in(std::min(n_, n_block_));
+        if ((batches_ > 1 || several_k) && splits_ == 1 && m_tasks_ * n_tasks_ == 1 &&
+            (!several_k || (k_left_.regular() && k_right_.regular())) &&
+            (m_ * left_size + n_ * right_size) * depth <= max_ahead_bytes) {
+            if (several_k || batch_left_.stride() != 0) list_lines(m_left_, m_, k_left_, listed_ * depth, lines_[0]);
+            if (several_k || batch_right_.stride() != 0) list_lines(n_right_, n_, k_right_, depth, lines_[1]);
+            tiles = ceil_div(m_, rows_) * panels_in(n_);
+        } else if (direct_left_ && m_ > rows_) {
+            list_lines(m_left_, rows_, k_left_, depth, lines_[0]);
+            panel_ahead_ = !lines_[0].empty();
+        }
+        for (std::size_t side = 0; side < 2; ++side)
+            lines_a_tile_[side] = ceil_div(static_cast<std::int64_t>(lines_[side].size()), tiles);
+    }
+
+    static void list_lines(const Walk& a, std::int64_t a_count, const Walk& b, std::int64_t b_count,
+                           std::vector<std::int64_t>& lines) {
+        if (std::abs(b.stride()) > std::abs(a.stride())) return list_lines(b, b_count, a, a_count, lines);
+        std::vector<std::int64_t> rows(static_cast<std::size_t>(a_count)), row(static_cast<std::size_t>(b_count));
+        a.fill(0, a_count, rows.data());
+        b.fill(0, b_count, row.data());
+        for (const std::int64_t first : rows)
+            for (const std::int64_t offset : row)
+                if (lines.empty() || std::abs(first + offset - lines.back()) >= line_bytes)
+                    lines.push_back(first + offset);
+        // What lies in a page of its own is foreseen by the processor.
+        if (!lines.empty() && std::abs(lines.back() - lines.front()) < page_bytes) lines.clear();
+    }
+
+    // What is read next, some lines of it fetched after every tile, for processors do not foresee it (chunked attention
+    // scores, 512 products of 64 x 64 x 64 float32: 5.6 ms without, 4.1 ms with; `ijk,kr->ijr` with r = 32 and
+    // 120 x 120 x 120 float64: 4.6 ms without, 2.6 ms with).
+    struct Ahead {
+        const char* at[2];
+        const std::int64_t *next[2], *end[2];
+
+        void begin(std::size_t side, const char* first, const std::vector<std::int64_t>& lines) {
+            at[side] = first;
+            next[side] = lines.data();
+            end[side] = next[side] + lines.size();
+        }
+
+        void fetch(const std::int64_t (&count)[2]) {
+            for (int side = 0; side < 2; ++side) {
+                const std::int64_t* const stop = next[side] + std::min(count[side], end[side] - next[side]);
+                for (; next[side] < stop; ++next[side]) __builtin_prefetch(at[side] + *next[side], 0, 2);
+            }
+        }
+    };
+
+    Ahead ahead_of(const Job& job, std::int64_t batch, std::int64_t p) const {
+        Ahead ahead{};
+        ahead.begin(0, job.left + batch_left_.at(batch) + k_left_.at(listed_ * p), lines_[0]);
+        ahead.begin(1, job.right + batch_right_.at(batch) + k_right_.at(p), lines_[1]);
+        return ahead;
     }
 
     // The columns of a panel of the right side: where they lie in it and where their sums are written.
@@ -344,7 +414,8 @@ class Contract final : public Kernel {
         }
 
         cut_panels(room, target, rows, columns);
-        for (std::int64_t b = b0; b < std::min(b0 + batches_, batch_); ++b) {
+        const std::int64_t b1 = std::min(b0 + batches_, batch_);
+        for (std::int64_t b = b0; b < b1; ++b) {
             const char* left = job.left + batch_left_.at(b);
             const char* right = job.right + batch_right_.at(b);
             char* out = job.out + batch_out_.at(b);
@@ -359,6 +430,11 @@ class Contract final : public Kernel {
                     k_left_.fill(listed_ * p0, listed_ * depth, room.k_left);
                     k_right_.fill(p0, depth, room.k_right);
                 }
+                Ahead ahead{};
+                if (p0 + depth < k1)
+                    ahead = ahead_of(job, b, p0 + depth);
+                else if (b + 1 < b1)
+                    ahead = ahead_of(job, b + 1, k0);
                 if (!job.direct_left) pack_left(room, left, rows, depth);
                 for (std::int64_t j0 = 0; j0 < columns; j0 += n_block_) {
                     const std::int64_t panels = panels_in(std::min(n_block_, columns - j0));
@@ -373,6 +449,7 @@ class Contract final : public Kernel {
                                 ? Side{left + (m0 + i) * m_left_.stride() + p0 * k_left_.stride(),
                                        m_left_.stride() / real_size_, parts_ == 1 ? k_left_.stride() / real_size_ : 1}
                                 : Side{room.left + i * left_row(), 1, rows_};
+                        if (panel_ahead_) ahead.begin(0, a.at + rows_ * m_left_.stride(), lines_[0]);
                         for (std::int64_t q = 0; q < panels; ++q) {
                             const Panel& panel = block[q];
                             Side b_side = {room.right + q * right_panel(), columns_ * parts_, 1};
@@ -382,6 +459,7 @@ class Contract final : public Kernel {
                                                     k_right_.stride() / real_size_, 1}
                                              : Side{room.right, columns_ * parts_, 1};
                             write_tile(target, room.heights[i / rows_], panel.out, depth * parts_, a, b_side, p0 > k0);
+                            ahead.fetch(lines_a_tile_);
                         }
                     }
                 }
@@ -529,6 +607,9 @@ class Contract final : public Kernel {
     int rows_;              // of a panel of the left side
     std::int64_t columns_;  // numbers in a row of a panel of the right side
     bool direct_left_, direct_right_;
+    std::vector<std::int64_t> lines_[2];  // that are fetched ahead, of the left side and of the right
+    std::int64_t lines_a_tile_[2] = {0, 0};
+    bool panel_ahead_ = false;         // the lines are a panel's of the left side
     int listed_ = 1;                   // reals of a number of the left side that are packed one after another
     std::int64_t run_ = 0, turn_ = 1;  // columns in a run and runs that hold adjacent elements; 1 where nothing turns
     std::vector<std::int64_t> adjacent_;  // 0, 1, 2, ... elements of the right side

@@ -52,23 +52,27 @@ bool spin_until(Done done) {
 }
 
 // The time of the last poll outlives the call: a run of short calls is interrupted as one long call is.
-bool asked_to_stop(const Monitor& monitor) {
+bool asked_to_stop(const Monitor& monitor, std::int64_t unfinished, std::int64_t tasks) {
     if (monitor.poll == nullptr) return false;
     thread_local Clock::time_point last{};
     const auto now = Clock::now();
     if (now - last < poll_interval) return false;
     last = now;
-    return monitor.poll(monitor.context);
+    const double left = static_cast<double>(unfinished) / static_cast<double>(tasks);
+    return monitor.poll(monitor.context, monitor.to - (monitor.to - monitor.from) * left);
 }
 
 // What a thread that runs tasks knows about stopping: a flag for all, and the monitor if it is the caller.
 struct Duty {
     std::atomic<bool>* stopped;
+    const std::atomic<std::int64_t>* unfinished;
+    std::int64_t tasks;
     const Monitor* monitor;
 
     bool over() const {
         if (stopped->load(std::memory_order_relaxed)) return true;
-        if (monitor == nullptr || !asked_to_stop(*monitor)) return false;
+        if (monitor == nullptr || !asked_to_stop(*monitor, unfinished->load(std::memory_order_relaxed), tasks))
+            return false;
         stopped->store(true, std::memory_order_relaxed);
         return true;
     }
@@ -89,9 +93,13 @@ class OnDuty {
 
 bool run_alone(std::int64_t tasks, Body body, void* context, const Monitor& monitor) {
     std::atomic<bool> stopped{false};
-    const Duty duty{&stopped, &monitor};
+    std::atomic<std::int64_t> unfinished{tasks};
+    const Duty duty{&stopped, &unfinished, tasks, &monitor};
     const OnDuty here(duty);
-    for (std::int64_t task = 0; task < tasks && !duty.over(); ++task) body(context, task);
+    for (std::int64_t task = 0; task < tasks && !duty.over(); ++task) {
+        body(context, task);
+        unfinished.store(tasks - task - 1, std::memory_order_relaxed);
+    }
     return !stopped.load(std::memory_order_relaxed);
 }
 
@@ -145,7 +153,7 @@ class Pool {
         drain(&monitor);
         if (!spin_until([this] { return unfinished_.load(std::memory_order_acquire) == 0; })) {
             // Others may be in the middle of long tasks: the caller still asks whether to stop them.
-            const Duty duty{&stopped_, &monitor};
+            const Duty duty{&stopped_, &unfinished_, tasks_, &monitor};
             std::unique_lock lock(mutex_);
             caller_sleeps_.store(true);
             while (!done_.wait_for(lock, poll_interval, [this] { return unfinished_.load() == 0; })) {
@@ -206,7 +214,7 @@ class Pool {
 
     // Runs tasks until there is none to take.
     void drain(const Monitor* monitor) {
-        const Duty duty{&stopped_, monitor};
+        const Duty duty{&stopped_, &unfinished_, tasks_, monitor};
         const OnDuty here(duty);
         for (;;) {
             std::int64_t left = unclaimed_.load(std::memory_order_relaxed);

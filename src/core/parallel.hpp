@@ -7,10 +7,14 @@
 
 namespace einstride {
 
-// Asked now and then, by the calling thread only, while long work runs: true means stop.
+// Told now and then, by the calling thread only, how much of long work is done: between 0 and 1, and never less than
+// before. True means stop.
 struct Monitor {
-    bool (*poll)(void* context) = nullptr;
+    bool (*poll)(void* context, double done) = nullptr;
     void* context = nullptr;
+    // The part of the whole that this piece of work is.
+    double from = 0;
+    double to = 1;
 };
 
 // Calls body(context, task) for every task in [0, tasks), on the pool's threads and the caller's.

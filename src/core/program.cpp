@@ -33,11 +33,15 @@ bool Program::run(char* const* tensors, const Monitor& monitor) const {
     for (std::size_t i = 0; i < given; ++i) slots[i] = tensors[i];
     for (std::size_t i = 0; i < offsets.size(); ++i) slots[given + i] = memory.data() + offsets[i];
 
+    double all = 0, done = 0;
+    for (const Step& step : steps) all += step.work;
     for (const Step& step : steps) {
         Pointers arguments(step.slots.size());
         for (std::size_t i = 0; i < step.slots.size(); ++i)
             arguments[i] = slots[static_cast<std::size_t>(step.slots[i])];
-        if (!step.kernel->run(arguments.data(), monitor)) return false;
+        const double from = done / all;
+        done += step.work;
+        if (!step.kernel->run(arguments.data(), Monitor{monitor.poll, monitor.context, from, done / all})) return false;
     }
     return true;
 }

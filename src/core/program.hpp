@@ -29,6 +29,7 @@ enum class KernelId : std::uint8_t { contract, fused, lanes };
 struct Step {
     std::vector<int> slots;  // the inputs' slots, then the output's
     std::unique_ptr<Kernel> kernel;
+    double work;  // how much there is to do, in terms added up
 };
 
 // Slots 0..operands-1 are the operands, slot `operands` is the output, later ones are intermediates

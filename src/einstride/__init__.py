@@ -1,8 +1,11 @@
 """einstride: a compiled einsum that takes numpy.einsum's place."""
 
+from typing import Any
+
 from ._core import num_threads, set_num_threads
-from .api import Plan, einsum, einsum_path, plan
+from .api import Plan, einsum, einsum_path, explain, plan
 from .attention import Chunks, Window, attend, attend_vjp, chunked, unchunked
+from .bar import progress
 from .errors import (
     BroadcastWarning,
     EinsumError,
@@ -35,8 +38,17 @@ __all__ = [
     "chunked",
     "einsum",
     "einsum_path",
+    "explain",
     "num_threads",
     "plan",
+    "progress",
     "set_num_threads",
     "unchunked",
 ]
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """What ``%load_ext einstride`` calls: gives IPython ``%explain`` and ``%%einstride``."""
+    from .magics import load
+
+    load(shell)

@@ -87,6 +87,13 @@ def set_num_threads(count: int) -> None:
     2
     """
 
+def set_progress(function: Callable[[float | None], object] | None) -> Callable[[float | None], object] | None:
+    """
+    Name the function that hears, about ten times a second, what fraction of an einsum that takes long is done:
+    0 to 1, never less than before, 1 at the end, or None where the work ended early. It is called by the thread
+    that called einsum; an exception it raises stops the work. None names no function. Returns the one before.
+    """
+
 def level_name() -> str:
     """The instruction-set level in use; EINSTRIDE_LEVEL names a lower one."""
 

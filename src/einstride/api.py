@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -50,6 +50,9 @@ from .program import ITEMSIZES, Program, intermediate_type
 from .run import load_program, run_namespace
 from .search import Budget, Optimize, search
 from .tree import Tree, node_labels, to_path
+
+if TYPE_CHECKING:
+    from .explanation import Explanation
 
 _MOST_PLANS = 1024
 _MOST_PROGRAMS = 2048
@@ -121,9 +124,10 @@ class Plan:
 
     def explain(self) -> str:
         """In plain text, per step: labels by role, extents, kernel and why, flops, bytes, predicted time."""
-        from .explain.text import explain_text
+        from .explanation.facts import describe
+        from .explanation.text import explain_text
 
-        return explain_text(self)
+        return explain_text(describe(self))
 
 
 def plan(
@@ -174,6 +178,33 @@ def plan(
     return planned
 
 
+def explain(
+    subscripts: object,
+    /,
+    *operands: object,
+    dtype: object = None,
+    optimize: Optimize = "auto",
+    memory: int | None = None,
+) -> Explanation:
+    """Explain an einsum without running it: what it means, what einstride does for it, and what that costs.
+
+    The arguments are those of `plan`, shapes among them. The explanation is for `print`, for a Jupyter cell, or for
+    its ``save("page.html")``; its parts are attributes.
+
+    Raises:
+        EinsumError: as `einsum` does.
+
+    >>> scores = explain("bqm,bkm->bqk", (32, 64, 512), (32, 128, 512))
+    >>> print(scores.words)
+    for each b: rows of A against rows of B, summed over m
+    >>> print(scores.formula)
+    out[b,q,k] = Σ_m A[b,q,m] * B[b,k,m]
+    """
+    from .explanation import Explanation
+
+    return Explanation(plan(subscripts, *operands, dtype=dtype, optimize=optimize, memory=memory))
+
+
 def einsum_path(subscripts: object = "", /, *operands: object, optimize: Optimize = "auto") -> tuple[list[Any], str]:
     """The order in which `einsum` would contract these operands, in NumPy's form, and NumPy's table about it.
 
@@ -187,7 +218,7 @@ def einsum_path(subscripts: object = "", /, *operands: object, optimize: Optimiz
     >>> einsum_path("ij,jk,kl->il", a, b, c)[0]
     ['einsum_path', (0, 1), (0, 1)]
     """
-    from .explain.numpy_table import numpy_table
+    from .explanation.numpy_table import numpy_table
 
     form, values = _split((subscripts, *operands))
     arrays = [as_operand(value, number) for number, value in enumerate(values)]

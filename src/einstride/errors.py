@@ -110,9 +110,14 @@ def nearest(name: str, known: Sequence[str]) -> str | None:
 
 
 def warn_caller(warning: Warning) -> None:
-    """Give a warning at the line of the first caller outside of this package, however many frames lie between."""
+    """Give a warning at the line of the first caller outside of this package, however many frames lie between.
+
+    A program whose calls are recorded called another library's einsum, and hears that library's warnings only.
+    """
     package = __name__.partition(".")[0]
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+    while frame.f_back is not None and (name := frame.f_globals.get("__name__", "")).partition(".")[0] == package:
+        if name == f"{package}.record":
+            return
         level, frame = level + 1, frame.f_back
     warnings.warn(warning, stacklevel=level)

@@ -166,6 +166,17 @@ KERNELS: tuple[Kernel, ...] = (
 """Every kernel; of those that accept a step, the one with the least estimate runs it."""
 
 
+def peak_flops(code: int, machine: Machine) -> float:
+    """The flops a second (two per multiply-add) of one core that does nothing but multiply and add numbers of the
+    type with this dtype code.
+
+    >>> from .machine import detect
+    >>> peak_flops(11, detect()) == 2 * peak_flops(12, detect())  # float32, float64
+    True
+    """
+    return 2 * machine.vectors_per_second * _lanes_of(code, machine) / _MULTIPLIES[code]
+
+
 def choose(loops: Sequence[Loop], types: Sequence[int], machine: Machine) -> tuple[Kernel, float]:
     """The kernel for a step and its estimate in seconds."""
     estimates = [

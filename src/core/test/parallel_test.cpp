@@ -1,4 +1,5 @@
 // The pool: every task once, from any number of callers, through exceptions, stops, resizing and forks.
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -110,7 +111,8 @@ void the_monitor_stops_the_work() {
         set_num_threads(threads);
         std::atomic<int> asked{0};
         std::atomic<int> ran{0};
-        const Monitor monitor{[](void* context) { return ++*static_cast<std::atomic<int>*>(context) == 2; }, &asked};
+        const Monitor monitor{[](void* context, double) { return ++*static_cast<std::atomic<int>*>(context) == 2; },
+                              &asked};
         const auto body = [](void* context, std::int64_t) {
             ++*static_cast<std::atomic<int>*>(context);
             std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -126,12 +128,30 @@ void a_long_task_hears_of_it() {
     for (const int threads : {1, 3}) {
         set_num_threads(threads);
         std::atomic<int> asked{0};
-        const Monitor monitor{[](void* context) { return ++*static_cast<std::atomic<int>*>(context) == 2; }, &asked};
+        const Monitor monitor{[](void* context, double) { return ++*static_cast<std::atomic<int>*>(context) == 2; },
+                              &asked};
         const auto endless = [](void*, std::int64_t) {
             while (!interrupted()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
         };
         CHECK(!parallel_for(threads, endless, nullptr, monitor));
         CHECK(!interrupted());
+    }
+}
+
+void the_monitor_hears_how_far_the_work_is() {
+    for (const int threads : {1, 3}) {
+        set_num_threads(threads);
+        std::vector<double> heard;
+        const auto hear = [](void* context, double done) {
+            static_cast<std::vector<double>*>(context)->push_back(done);
+            return false;
+        };
+        const auto body = [](void*, std::int64_t) { std::this_thread::sleep_for(std::chrono::milliseconds(2)); };
+        CHECK(parallel_for(200, body, nullptr, Monitor{hear, &heard, 0.25, 0.75}));
+        CHECK(heard.size() >= 3);
+        CHECK(std::is_sorted(heard.begin(), heard.end()));
+        CHECK(heard.front() >= 0.25 && heard.front() < 0.5);
+        CHECK(heard.back() > 0.5 && heard.back() <= 0.75);
     }
 }
 
@@ -218,6 +238,7 @@ int main() {
     an_exception_reaches_the_caller();
     the_monitor_stops_the_work();
     a_long_task_hears_of_it();
+    the_monitor_hears_how_far_the_work_is();
     the_pool_changes_size();
     scratch_is_kept_and_counted();
     blocks_are_recycled();

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from textwrap import dedent
+from textwrap import dedent, fill
 from typing import TextIO
 
 from ..errors import pointed
@@ -21,21 +21,25 @@ _STYLES = {"error": "bold red", "warning": "bold yellow"}
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
-    codes = "\n".join(f"  {code}  {summary}" for code, summary in RULES.items())
+    codes = "\n".join(
+        fill(summary, 79, initial_indent=f"  {code}  ", subsequent_indent=" " * 6) for code, summary in RULES.items()
+    )
     examples = dedent("""\
         examples:
           einstride lint src tests            Python files and notebooks, in folders too
           einstride lint --strict analysis.ipynb
           einstride lint --format github .    annotations on a pull request
 
-        A comment on a call's line silences it: # einstride: ignore, or # einstride: ignore[W1, W5]
-        The exit status is 1 if there are errors (with --strict, also warnings), 2 if a path cannot be read, else 0.""")
+        A comment on a call's line silences it: # einstride: ignore, or
+        # einstride: ignore[W1, W5]. The exit status is 1 if there are errors (with
+        --strict, also warnings), 2 if a path cannot be read, else 0.""")
     parser = commands.add_parser(
         "lint",
         help="find mistakes in the einsums of Python files and notebooks, without running them",
         description=dedent("""\
-            Read Python files and notebooks, without running them, and report what is wrong with their einsum calls:
-            those of NumPy, JAX, PyTorch, TensorFlow, opt_einsum, CuPy, Dask and einstride, found by following imports.
+            Read Python files and notebooks, without running them, and report what is
+            wrong with their einsum calls: those of NumPy, JAX, PyTorch, TensorFlow,
+            opt_einsum, CuPy, Dask and einstride, found by following imports.
             """)
         + f"\ncodes (E: the call raises; W: it runs, and may not do what was meant):\n{codes}",
         epilog=examples,

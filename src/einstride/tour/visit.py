@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..api import Plan, einsum, plan
-from ..explain.words import reading
+from ..explanation.words import reading
 from .stops import Array, Stop
 
 

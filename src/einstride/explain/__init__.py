@@ -1,1 +1,0 @@
-"""Presentation of expressions and plans; nothing below imports it."""
