@@ -10,7 +10,7 @@ PACKAGE := $(shell find src/einstride -name '*.py' -o -name '*.pyi')
 TESTS := $(shell find tests bench docs -name '*.py' -o -name '*.toml' -o -name '*.md' -o -name '*.ipynb') $(wildcard *.md)
 
 # Tests that the instruction-set level has no part in run at the best one only.
-AT_EACH_LEVEL := tests/test_api.py tests/test_core.py tests/test_numbers.py tests/test_properties.py tests/test_threads.py
+AT_EACH_LEVEL := tests/test_api.py tests/test_attention.py tests/test_core.py tests/test_numbers.py tests/test_properties.py tests/test_threads.py
 
 .PHONY: tour test bench lint stubs format sanitize wheel clean
 
@@ -87,5 +87,5 @@ sanitize: $(BUILD)/installed
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
 	  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	  PYTHONPATH=build/asan/package:$$($(RUN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") \
-	  $(RUN)/python -S -m pytest -q -p no:cacheprovider -k "not impossible and not stub and not levels" \
-	  tests/test_core.py tests/test_api.py tests/test_numbers.py
+	  $(RUN)/python -S -m pytest -q -p no:cacheprovider -k "not impossible and not stub and not levels and not extra_memory and not high_water and not torchs" \
+	  tests/test_core.py tests/test_api.py tests/test_attention.py tests/test_numbers.py

@@ -16,7 +16,20 @@ SOURCE = Path(einstride.__file__).parent
 # Each module of the package (a folder counts as one) and what it may import. A chain is written once: a module may
 # import every earlier one of its chain, and the second chain all of the first.
 FIRST = ("errors", "expression", "problem", "tree", "cost", "search")
-SECOND = ("_core", "machine", "loop", "program", "kernels", "predict", "lower", "array", "run", "api", "bar")
+SECOND = (
+    "_core",
+    "machine",
+    "loop",
+    "program",
+    "kernels",
+    "predict",
+    "lower",
+    "array",
+    "run",
+    "api",
+    "attention",
+    "bar",
+)
 PRESENTATION = ("explanation", "tour", "lint", "record", "bench", "cli", "magics", "__main__")
 ROOT = "__init__"
 

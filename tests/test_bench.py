@@ -6,11 +6,12 @@ import doctest
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bench import cases, race, report, roofline, startup
+from bench import attention, cases, race, report, roofline, startup
 from bench.cases import EXTRA, WORKLOADS, Case, load
 from bench.check import MOST_OUTPUTS, pick, sample
 from bench.peers import CONTENDERS, OURS
@@ -222,3 +223,45 @@ def test_a_missing_library_says_so() -> None:
     missing = type(CONTENDERS["numpy"])("nothing", "no_such_module_here", "nothing", CONTENDERS["numpy"].open)
     assert missing.absent() == "no_such_module_here is not installed"
     assert CONTENDERS["numpy"].absent() == ""
+
+
+# ---- attention ----------------------------------------------------------------------------------
+
+
+def test_the_cases_of_attention_are_the_bars() -> None:
+    assert len({case.name for case in attention.CASES}) == len(attention.CASES)
+    assert {rival for case in attention.CASES for rival in case.rivals} <= set(attention.CONTENDERS)
+    layouts = {case.layout: case.arrays(0)[0] for case in attention.CASES if case.name.startswith("full")}
+    assert layouts["bhqd"].shape == layouts["bqhd"].shape == (2, 8, 1024, 64)
+    assert layouts["bhqd"].strides != layouts["bqhd"].strides
+
+
+def test_what_a_query_sees() -> None:
+    case = attention.Case("", length=12, chunk=4)
+    assert [case.visible(i) for i in (0, 5, 11)] == [slice(0, 4), slice(0, 8), slice(4, 12)]
+    causal = attention.Case("", length=12, chunk=4, causal=True)
+    assert [causal.visible(i) for i in (0, 5, 11)] == [slice(0, 1), slice(0, 6), slice(4, 12)]
+    assert np.array_equal(attention.Case("", length=3, causal=True).mask(), np.tri(3, dtype=bool))
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_right_rows_pass_and_wrong_rows_do_not(backward: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = attention.Case("", "bqhd", "float64", 1, 4, 2, 24, 8, causal=True, chunk=8, backward=backward)
+    assert attention.prepare(OURS, case, 0) < 1e-13
+    module, ours = attention.CONTENDERS[OURS]
+
+    def wrong(case: attention.Case, arrays: Any) -> Any:
+        run = ours(case, arrays)
+        return lambda: [g * 1.001 for g in run()] if backward else run() * 1.001
+
+    monkeypatch.setitem(attention.CONTENDERS, OURS, (module, wrong))
+    assert 1e-4 < attention.prepare(OURS, case, 0) < 1e-2
+
+
+def test_a_tiny_race_of_attention() -> None:
+    case = attention.Case("tiny", batch=1, heads=2, length=32, width=8, causal=True)
+    times = attention.race(case, ["numpy", OURS], 1, 0.01, 1, 0)
+    assert all(isinstance(seconds, float) and seconds > 0 for seconds in times.values())
+    assert attention.race(attention.Case("", length=8, backward=True), ["numpy"], 1, 0.01, 1, 0) == {
+        "numpy": "not written by hand"
+    }

@@ -17,7 +17,7 @@ from oracle import Array
 from strategies import BFLOAT16, DTYPES, promotable, random_values
 
 import einstride
-from einstride import EinsumError, einsum
+from einstride import EinsumError, attend, einsum
 
 PAGE = Path(__file__).parents[1] / "docs" / "numbers.md"
 INTEGERS = [dtype for dtype in DTYPES if dtype.kind in "iu"]
@@ -244,6 +244,17 @@ def test_same_bits_for_any_number_of_threads(
         einstride.set_num_threads(count)
         seen |= {np.asarray(einsum(subscripts, *arrays)).tobytes() for _ in range(3)}
     assert len(seen) == 1
+
+
+def test_attention() -> None:
+    """The rest of the promise is in test_attention.py; here, that two-byte floats are summed in float32."""
+    keys = 4096
+    k = np.zeros((keys, 1), np.float16)
+    out, lse = attend("qd,kd,ke->qe", k[:1], k, k + np.float16(1), over="k", return_lse=True)
+    assert out.tolist() == [[1.0]]
+    assert lse.dtype == np.float32 and abs(lse[0] - np.log(keys)) <= 4 * np.finfo(np.float32).eps * np.log(keys)
+    nothing = attend("qd,kd,ke->qe", k[:1], k, k, over="k", mask=("k", np.zeros(keys, bool)))
+    assert nothing.tolist() == [[0.0]]
 
 
 def test_masked_arrays() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import math
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from einstride import cli, tour
+from einstride import Chunks, attend, cli, tour
+from einstride.tour.chunks import mask_image, seen
 from einstride.tour.show import plain_visit, summary
 
 IDEAS = [
@@ -123,11 +125,47 @@ def test_a_disagreement_is_said(stream: io.StringIO) -> None:
 
 def test_the_commands_exit_status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("einstride.cli.tour.stops", lambda: [small(tour.stops()[9])])
+    monkeypatch.setattr("einstride.cli.tour.show_chunks", lambda stream: tour.show_chunks(stream, small_chunks()))
     assert cli.main(["tour"]) == 0
     assert "bqm, bkm -> bqk" in capsys.readouterr().out
     monkeypatch.setattr("einstride.cli.tour.visit", lambda stop: tour.visit(stop, off_by_little, seconds=0))
     assert cli.main(["tour"]) == 1
     assert "DISAGREES" in capsys.readouterr().out
+
+
+def small_chunks(attention: Any = attend) -> tour.Comparison:
+    return tour.compare((2, 48, 5), 8, 0, attention)
+
+
+def test_attention_within_chunks() -> None:
+    found = small_chunks()
+    assert found.agrees and found.difference < 1e-14
+    assert found.by_hand_bytes > 2 * 48 * 16 * 8, "two matrices of scores and weights are held"
+    stream = io.StringIO()
+    assert tour.show_chunks(stream, found)
+    lines = stream.getvalue().splitlines()
+    first = next(number for number, line in enumerate(lines) if "██" in line)
+    assert lines[first].split() == ["██" + "··" * 15, "▒▒" + "··" * 15]
+    assert lines[first + 15].split() == ["··" * 14 + "████", "··" * 14 + "██▒▒"]
+    assert "agrees: at most" in lines[-1]
+
+
+def test_a_wrong_attention_within_chunks_is_seen() -> None:
+    found = small_chunks(lambda *arrays, **named: attend(*arrays, **named) * (1 + 1e-10))
+    stream = io.StringIO()
+    assert not tour.show_chunks(stream, found)
+    assert "DISAGREES" in stream.getvalue()
+
+
+def test_the_image_of_a_mask() -> None:
+    parts = seen(4, 6, Chunks(2), "lower-right", 2)
+    assert parts.tolist() == [[0, 0.75, 0], [0, 0, 0.75]]
+    image = ElementTree.fromstring(mask_image(parts))
+    squares = [element for element in image if element.tag.endswith("rect")]
+    assert len(squares) == 6
+    assert [float(square.get("fill-opacity", "")) > 0.5 for square in squares] == [False, True, False] + [False] * 2 + [
+        True
+    ]
 
 
 def test_the_command_needs_a_known_word(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@
 #include <tuple>
 #include <vector>
 
+#include "attend.hpp"
 #include "bind_call.hpp"
 #include "level.hpp"
 #include "measure.hpp"
@@ -80,6 +81,44 @@ void make_program(Program* place, int operands, const std::vector<StepData>& ste
     new (place) Program(std::move(program));
 }
 
+// A program of one step whose slots are the tensors that are present, in order.
+Program attend_program(const std::vector<LoopData>& loop_data, const std::vector<int>& tensors,
+                       const std::vector<int>& codes, double scale) {
+    require(tensors.size() >= 4 && tensors.size() == codes.size(), "an attention has one type a tensor");
+    std::vector<AttendTensor> present;
+    std::vector<DType> types;
+    Step step = {{}, nullptr, 1};
+    for (std::size_t slot = 0; slot < tensors.size(); ++slot) {
+        require(tensors[slot] >= 0 && tensors[slot] < attend_tensors, "unknown tensor");
+        require(slot == 0 || tensors[slot] > tensors[slot - 1], "tensors are listed in order");
+        require(codes[slot] >= 0 && codes[slot] < dtype_count, "unknown dtype code");
+        present.push_back(static_cast<AttendTensor>(tensors[slot]));
+        types.push_back(static_cast<DType>(codes[slot]));
+        step.slots.push_back(static_cast<int>(slot));
+    }
+    std::vector<AttendLoop> loops;
+    for (const auto& [role, extent, strides] : loop_data) {
+        require(role >= 0 && role < attend_roles, "unknown role");
+        require(extent >= 0, "a loop's extent is negative");
+        require(strides.size() == types.size(), "a loop has one stride a tensor");
+        loops.push_back({static_cast<AttendRole>(role), extent, strides});
+    }
+    // The tensors that the kernels take for granted.
+    const auto has = [&present](AttendTensor tensor) {
+        return std::find(present.begin(), present.end(), tensor) != present.end();
+    };
+    for (const AttendTensor tensor : {AttendTensor::q, AttendTensor::k, AttendTensor::v, AttendTensor::out})
+        require(has(tensor), "an attention has queries, keys, values and an output");
+    const bool gradient = has(AttendTensor::dq);
+    for (const AttendTensor tensor : {AttendTensor::lse, AttendTensor::dout, AttendTensor::dk, AttendTensor::dv})
+        require(!gradient || has(tensor), "a gradient has an lse, dout, dk and dv");
+    step.kernel = (gradient ? make_attend_gradient : make_attend)(loops, present, types, scale);
+    Program program;
+    program.operands = static_cast<int>(tensors.size()) - 1;
+    program.steps.push_back(std::move(step));
+    return program;
+}
+
 void checked(bool done) {
     if (!done) throw nb::python_error();
 }
@@ -116,6 +155,13 @@ NB_MODULE(_core, m) {
             "Raises MemoryError and KeyboardInterrupt.")
         .def_ro("long_running", &Program::long_running)
         .def_ro("workspace", &Program::workspace);
+
+    m.def("attend_program", &attend_program, "loops"_a, "tensors"_a, "types"_a, "scale"_a,
+          nb::sig("def attend_program(loops: collections.abc.Sequence[tuple[int, int, collections.abc.Sequence[int]]], "
+                  "tensors: collections.abc.Sequence[int], types: collections.abc.Sequence[int], scale: float) -> "
+                  "Program"),
+          "A program of one attention. A loop is (role, extent, byte strides), a stride for each of the tensors that\n"
+          "are present; all but the last of them are the program's operands, the last is its output.");
 
     m.def(
         "set_miss", [](nb::callable function) { set_miss(function.ptr()); }, "function"_a,

@@ -55,7 +55,8 @@ using ReadFn = std::uint64_t (*)(const char* data, std::int64_t bytes);
 // Two units with a latency of 4 or 5 cycles need 10 multiply-adds in flight.
 inline constexpr int peak_chains = 12;
 
-struct FusedKernels;  // fused.hpp
+struct FusedKernels;    // fused.hpp
+struct SoftmaxKernels;  // softmax.hpp
 
 struct Level {
     const char* name;
@@ -68,7 +69,8 @@ struct Level {
     ExpandFn expand_left[2];  // c64, c128
     ExpandFn expand_right[2];
     const FusedKernels* fused;
-    PeakFn peak[acc_count];  // as tile
+    const SoftmaxKernels* softmax[acc_count];  // f32, f64
+    PeakFn peak[acc_count];                    // as tile
     ReadFn read;
 };
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from ._core import num_threads, set_num_threads
 from .api import Plan, einsum, einsum_path, explain, plan
+from .attention import Chunks, Window, attend, attend_vjp, chunked, unchunked
 from .bar import progress
 from .errors import (
     BroadcastWarning,
@@ -20,6 +21,7 @@ from .errors import (
 
 __all__ = [
     "BroadcastWarning",
+    "Chunks",
     "EinsumError",
     "OperandTypeError",
     "OptionError",
@@ -30,6 +32,10 @@ __all__ = [
     "ShapeError",
     "SizeError",
     "SubscriptsError",
+    "Window",
+    "attend",
+    "attend_vjp",
+    "chunked",
     "einsum",
     "einsum_path",
     "explain",
@@ -37,6 +43,7 @@ __all__ = [
     "plan",
     "progress",
     "set_num_threads",
+    "unchunked",
 ]
 
 

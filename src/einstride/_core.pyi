@@ -43,6 +43,12 @@ class Program:
     @property
     def workspace(self) -> int: ...
 
+def attend_program(loops: Sequence[tuple[int, int, Sequence[int]]], tensors: Sequence[int], types: Sequence[int], scale: float) -> Program:
+    """
+    A program of one attention. A loop is (role, extent, byte strides), a stride for each of the tensors that
+    are present; all but the last of them are the program's operands, the last is its output.
+    """
+
 def set_miss(function: Callable[..., object]) -> None:
     """
     Name the function einsum calls, with its own arguments, where it has no answer yet.
