@@ -712,10 +712,19 @@ def test_carets_point_at_the_label() -> None:
     assert str(caught.value).splitlines()[1:] == ["  bqd,bkd,bke->bqk", "       ^   ^     ^"]
 
 
+def test_positions_go_along_the_label_that_is_as_long_as_the_keys() -> None:
+    rng = np.random.default_rng(5)
+    q, k, v = rng.standard_normal((2, 5, 3, 4)), rng.standard_normal((2, 5, 4)), rng.standard_normal((2, 5, 4))
+    want = attend("bqgd,bkd,bke->bqge", q, k, v, over="k", causal=True, along="q")
+    assert np.array_equal(attend("bqgd,bkd,bke->bqge", q, k, v, over="k", causal=True), want)
+    turned = attend("bgqd,bkd,bke->bqge", q.swapaxes(1, 2), k, v, over="k", causal=True)
+    assert np.array_equal(turned, want)
+
+
 def test_positions_need_one_label() -> None:
-    q = np.zeros((2, 3, 7, 4))
-    with pytest.raises(SubscriptsError, match="say along='q' or along='g'"):
-        attend("bqgd,bkd,bke->bqge", q, K, V, over="k", causal=True)
+    for shape in ((2, 3, 7, 4), (2, K.shape[1], K.shape[1], 4)):
+        with pytest.raises(SubscriptsError, match="say along='q' or along='g'"):
+            attend("bqgd,bkd,bke->bqge", np.zeros(shape), K, V, over="k", causal=True)
     with pytest.raises(SubscriptsError, match="over= names several"):
         attend("bqd,bxyd,bxye->bqe", Q, K[:, None], V[:, None], over="xy", causal=True)
 

@@ -94,7 +94,8 @@ def attend(
             key (torch's ``causal_lower_right``); "upper-left": the first at the first (torch's ``is_causal=True``).
         local: `Chunks` or `Window`, by the same positions ("lower-right" unless ``causal`` says otherwise).
         lengths: a term and an array of integers, ``("b", n)``: only the first n keys exist. Positions stay as they are.
-        along: the label that positions are counted along, where the queries have several of their own.
+        along: the label that positions are counted along. Where the queries have several of their own it is, if None,
+            the only one that is as long as ``over``.
         out: where the result goes.
         return_lse: return (result, lse), the log of the sum of the exponentials of the scores, with the output's labels
             less those of the values, in the type of the sums.

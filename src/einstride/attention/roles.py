@@ -102,7 +102,7 @@ def bind_attention(
             if roles[label] in (Role.DEPTH, Role.VALUE) or (keyword == "lengths" and roles[label] == Role.KEY):
                 allowed = "batch and query labels" if keyword == "lengths" else "batch, query and key labels"
                 raise _misplaced(expression, label, f"{keyword}= has {allowed} only, but '{{}}' is another")
-    return Attention(problem, roles, _along(expression, over_labels, along) if positional else None)
+    return Attention(problem, roles, _along(problem, over_labels, along) if positional else None)
 
 
 def _over(expression: Expression, over: str) -> tuple[Label, ...]:
@@ -141,8 +141,9 @@ def _role(problem: Problem, label: Label, over: Sequence[Label], vary: Sequence[
     return Role.DEPTH
 
 
-def _along(expression: Expression, over: Sequence[Label], along: str | None) -> Label:
+def _along(problem: Problem, over: Sequence[Label], along: str | None) -> Label:
     """The label that positions of queries are counted along. An axis of extent 1 in the keys makes no query label."""
+    expression = problem.expression
     if len(over) > 1:
         raise SubscriptsError("causal= and local= count positions along one key label, and over= names several")
     names = expression.names
@@ -151,8 +152,11 @@ def _along(expression: Expression, over: Sequence[Label], along: str | None) -> 
         for label in expression.inputs[QUERIES]
         if label in expression.output and not any(label in expression.inputs[other] for other in (KEYS, VALUES))
     ]
-    if along is None and len(queries) == 1:
-        return queries[0]
+    if along is None:
+        aligned = [label for label in queries if problem.extents[label] == problem.extents[over[0]]]
+        for found in (queries, aligned):
+            if len(found) == 1:
+                return found[0]
     if along is None or along not in names:
         wrong = "" if along is None else f"along={along!r} is not a label; "
         shown = " or ".join(f"along='{names[label]}'" for label in queries) or "there is none"
