@@ -99,9 +99,10 @@ def reference(
 
     scores = scale * np.einsum(f"{terms[0]},{terms[1]}->{scores_of}", q, k)
     sizes = abs(scale) * np.einsum(f"{terms[0]},{terms[1]}->{scores_of}", abs(q), abs(k))
-    for term, array in extra:
-        scores = scores + placed(term, array.astype(np.longdouble))
-        sizes = sizes + placed(term, np.where(np.isfinite(array), abs(array), 0).astype(np.longdouble))
+    for term, added in extra:
+        array = added.astype(np.longdouble)
+        scores = scores + placed(term, array)
+        sizes = sizes + placed(term, np.where(np.isfinite(array), abs(array), 0))
     keep = np.ones(scores.shape, bool)
     for term, array in kept:
         keep = keep & placed(term, array)

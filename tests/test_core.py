@@ -144,8 +144,10 @@ class TestRepeatedCall:
     def test_makes_arrays_of_lists_and_numbers(self, misses: list[tuple[Any, ...]]) -> None:
         a = np.arange(12).reshape(3, 4)
         for rows in (a, a.tolist(), tuple(map(tuple, a.tolist()))):
-            assert np.array_equal(einstride.einsum(",ij->i", 3, rows), 3 * a.sum(1))
+            assert np.array_equal(einstride.einsum("ij->i", rows), a.sum(1))
         assert len(misses) == 1
+        for number in (3, 2.5, 3):
+            assert np.array_equal(einstride.einsum(",ij->i", number, a.tolist()), number * a.sum(1))
 
     def test_knows_interleaved_calls_by_their_labels(self, misses: list[tuple[Any, ...]]) -> None:
         a = np.arange(12).reshape(3, 4)

@@ -220,6 +220,8 @@ def test_out_in_any_layout(data: st.DataObject) -> None:
     layout = data.draw(st.sampled_from([one for one in LAYOUTS if one not in ("readonly", "stride 0")]))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     out = with_layout(random_values(result_shape(call), dtype, rng), layout, rng)
+    # NumPy 1 may promote further with one more array of the type that it promoted to: int16(607), bool, int16 to int32.
+    assume(np.result_type(*arrays, out) == dtype)
     assert einsum(*call.arguments(arrays), out=out) is out
     assert_equals_oracle(out.astype(dtype), call.terms, call.output, arrays)
 
