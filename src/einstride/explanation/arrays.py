@@ -86,7 +86,7 @@ class _Writer:
     """Writes one function: values are code that has been put together so far, `lines` what comes before."""
 
     def __init__(self, plan: Plan, facts: Facts, library: Library) -> None:
-        self.plan, self.facts, self.library = plan, facts, library
+        self.plan, self.facts, self.target = plan, facts, library
         self.extents = plan.problem.extents
         self.lines, self.compute = conversions(plan, facts, library)
 
@@ -103,18 +103,18 @@ class _Writer:
                 name = f"step_{step.number}"
                 self.lines += statement(f"{name} = ", value.text)
                 values.append(_Value(name, kept))
-        name = "by_numpy" if self.library is NUMPY else "by_torch"
-        return function(name, self.facts, [self.library.imported], self.lines)
+        name = "by_numpy" if self.target is NUMPY else "by_torch"
+        return function(name, self.facts, [self.target.imported], self.lines)
 
     def _return(self, value: _Value) -> None:
         output = self.facts.output
-        back = f".{self.library.cast}({self.library.dtype(self.facts.dtype)})" if self.compute else ""
+        back = f".{self.target.cast}({self.target.dtype(self.facts.dtype)})" if self.compute else ""
         if len(value.labels) == len(output.labels):
             self.lines += statement("return ", value.then(back, value.labels).text if back else value.text)
             return
         # A label repeated in the output: zeros but for a diagonal.
-        module = self.library.module
-        self.lines.append(f"out = {module}.zeros({output.shape}, dtype={self.library.dtype(self.facts.dtype)})")
+        module = self.target.module
+        self.lines.append(f"out = {module}.zeros({output.shape}, dtype={self.target.dtype(self.facts.dtype)})")
         names = [self.facts.labels[label].identifier for label in value.labels]
         ranges = [f"{module}.arange({self.extents[label]})" for label in value.labels]
         if len(names) == 1:
@@ -162,7 +162,7 @@ class _Writer:
         spelled = ",".join("".join(letters[label] for label in value.labels) for value in values)
         spelled += "->" + "".join(letters[label] for label in kept)
         arguments = ", ".join(value.text for value in values)
-        return _Value(f'{self.library.module}.einsum("{spelled}", {arguments}{self.library.einsum_options})', kept)
+        return _Value(f'{self.target.module}.einsum("{spelled}", {arguments}{self.target.einsum_options})', kept)
 
     def _pair(self, left: _Value, right: _Value, kept: Iterable[Label]) -> _Value:
         """The product of two values, summed over what both have and is not kept."""
@@ -183,7 +183,7 @@ class _Writer:
             return _Value(f"{self._factor(left)} @ {self._factor(right)}", batch + rows + columns, False)
         if not batch:
             axes = tuple(tuple(value.labels.index(label) for label in summed) for value in (left, right))
-            text = f"{self.library.module}.tensordot({left.text}, {right.text}, {self.library.tensordot}={axes})"
+            text = f"{self.target.module}.tensordot({left.text}, {right.text}, {self.target.tensordot}={axes})"
             return _Value(text, rows + columns)
         # Groups of labels become the rows and the columns of matrices.
         outer = self._shape(batch)
@@ -213,17 +213,17 @@ class _Writer:
         axes = tuple(axis for axis, label in enumerate(value.labels) if label not in left)
         if not axes:
             return value
-        options = [f"{self.library.axes}={axes[0] if len(axes) == 1 else axes}"] if left else []
+        options = [f"{self.target.axes}={axes[0] if len(axes) == 1 else axes}"] if left else []
         if self.facts.dtype[:4] in ("bool", "int8", "uint") or self.facts.dtype in ("int16", "int32"):
             # Both libraries sum narrow integers in a wider type.
-            options.append(f"dtype={self.library.dtype(self.facts.dtype)}")
+            options.append(f"dtype={self.target.dtype(self.facts.dtype)}")
         return value.then(f".sum({', '.join(options)})", left)
 
     def _ordered(self, value: _Value, labels: Labels) -> _Value:
         if value.labels == labels:
             return value
         axes = ", ".join(str(value.labels.index(label)) for label in labels)
-        return value.then(".T" if axes == "1, 0" else f".{self.library.transpose}({axes})", labels)
+        return value.then(".T" if axes == "1, 0" else f".{self.target.transpose}({axes})", labels)
 
     def _reshaped(self, value: _Value, shape: tuple[int, ...], labels: Labels) -> _Value:
         if shape == self._shape(value.labels) and value.labels:
