@@ -71,25 +71,25 @@ void large_outputs() {
                    {{Role::batch, rows, {size * columns, size}}, {Role::batch, columns, {size, size * rows}}},
                    {type, type});
     };
-    copy(1056, 1001, DType::f32);
-    copy(1025, 1030, DType::f32);
-    copy(520, 1025, DType::f64);
-    copy(2112, 1000, DType::i16);
-    copy(2113, 2001, DType::u8);
-    copy(512, 520, DType::c128);
+    copy(4224, 1001, DType::f32);
+    copy(4101, 1030, DType::f32);
+    copy(2080, 1025, DType::f64);
+    copy(8448, 1000, DType::i16);
+    copy(8453, 2001, DType::u8);
+    copy(2048, 520, DType::c128);
     const DType f64 = DType::f64;
-    check_case(make_fused, {{Role::batch, 700, {8, 0, 6400}}, {Role::batch, 800, {0, 8, 8}}}, {f64, f64, f64});
+    check_case(make_fused, {{Role::batch, 5600, {8, 0, 6400}}, {Role::batch, 800, {0, 8, 8}}}, {f64, f64, f64});
     check_case(make_fused,
-               {{Role::batch, 300, {160, 0, 16000}}, {Role::batch, 100, {0, 160, 160}}, {Role::batch, 20, {8, 8, 8}}},
+               {{Role::batch, 2400, {160, 0, 16000}}, {Role::batch, 100, {0, 160, 160}}, {Role::batch, 20, {8, 8, 8}}},
                {f64, f64, f64});
     check_case(make_fused,
-               {{Role::batch, 60001, {8, 72, 72, 72}},
+               {{Role::batch, 480001, {8, 72, 72, 72}},
                 {Role::batch, 3, {0, 24, 0, 24}},
                 {Role::batch, 3, {0, 0, 24, 8}},
                 {Role::contracted, 3, {0, 8, 8, 0}}},
                {f64, f64, f64, f64});
-    check_case(make_fused, {{Role::batch, 2200000, {2, 2, 2}}}, {DType::f16, DType::f16, DType::f16});
-    check_case(make_fused, {{Role::batch, 4300000, {1, 1, 1}}}, {DType::b8, DType::b8, DType::b8});
+    check_case(make_fused, {{Role::batch, 17600000, {2, 2, 2}}}, {DType::f16, DType::f16, DType::f16});
+    check_case(make_fused, {{Role::batch, 34400000, {1, 1, 1}}}, {DType::b8, DType::b8, DType::b8});
 }
 
 // Normal numbers through one kernel with any number of threads: the same bits.
