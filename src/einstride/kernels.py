@@ -39,8 +39,10 @@ def _extent(loops: Sequence[Loop], role: Role) -> int:
     return prod([loop.extent for loop in loops if loop.role is role])
 
 
-def _accepts_pair(loops: Sequence[Loop], types: Sequence[int], machine: Machine) -> bool:
-    return len(types) == 3
+def _accepts_contraction(loops: Sequence[Loop], types: Sequence[int], machine: Machine) -> bool:
+    # A product that sums nothing is up to 80 times as fast in one pass: a tile would write each output after one
+    # multiplication (`ij,j->ij` of 1000 x 1000 float32, one core: 6.7 ms, and 0.16 ms fused).
+    return len(types) == 3 and _extent(loops, Role.CONTRACTED) > 1
 
 
 def _adjacent_right(loop: Loop, types: Sequence[int]) -> bool:
@@ -94,7 +96,7 @@ def _accepts_lanes(loops: Sequence[Loop], types: Sequence[int], machine: Machine
         and along.strides[2] == size
         and all(0 < stride <= ITEMSIZES[code] for stride, code in zip(along.strides, types, strict=True))
         and along.extent * size >= machine.vector_bytes
-        and _extent(loops, Role.CONTRACTED) > 1
+        and _accepts_contraction(loops, types, machine)
     )
 
 
@@ -158,7 +160,11 @@ def _moving_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Machin
 
 KERNELS: tuple[Kernel, ...] = (
     Kernel(
-        "contract", 0, _accepts_pair, _contract_seconds, "a matrix product over label groups, packed from the strides"
+        "contract",
+        0,
+        _accepts_contraction,
+        _contract_seconds,
+        "a matrix product over label groups, packed from the strides",
     ),
     Kernel("lanes", 2, _accepts_lanes, _lanes_seconds, "a batched product with vectors along the batch"),
     Kernel("fused", 1, lambda *_: True, _fused_seconds, "one pass over all inputs, multiplied and summed"),
