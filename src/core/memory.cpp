@@ -68,7 +68,7 @@ constexpr std::size_t most_blocks = 64;
 std::size_t capacity_limit() {
     static const std::size_t limit = [] {
         const char* text = std::getenv("EINSTRIDE_CACHE_BYTES");
-        return text != nullptr ? static_cast<std::size_t>(std::strtoull(text, nullptr, 10)) : std::size_t{128} << 20;
+        return text != nullptr ? static_cast<std::size_t>(std::strtoull(text, nullptr, 10)) : std::size_t{256} << 20;
     }();
     return limit;
 }

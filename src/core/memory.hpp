@@ -56,7 +56,7 @@ std::int64_t memory_held();
 std::int64_t memory_peak();
 void reset_memory_peak();
 
-// Bytes of blocks that wait to be taken again: at most EINSTRIDE_CACHE_BYTES (128 MiB unless it is set).
+// Bytes of blocks that wait to be taken again: at most EINSTRIDE_CACHE_BYTES (256 MiB unless it is set).
 std::int64_t memory_cached();
 
 }  // namespace einstride

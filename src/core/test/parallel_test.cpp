@@ -189,7 +189,7 @@ void blocks_are_recycled() {
     give_block(first);
     give_block(second);
     for (int i = 0; i < 100; ++i) give_block(take_block((std::size_t{1} << 20) * static_cast<std::size_t>(1 + i)));
-    CHECK(memory_cached() <= std::int64_t{128} << 20);
+    CHECK(memory_cached() <= std::int64_t{256} << 20);
 }
 
 void an_impossible_size_throws() {
