@@ -249,18 +249,21 @@ class Attention : public Kernel {
     // c[r][i] = sum over p of a[r * depth + p] * panel[p][i], for `rows` rows r.
     void multiply_rows(T* c, std::int64_t ld, const T* a, std::int64_t rows, std::int64_t depth, const T* panel,
                        int vectors) const {
+        const EvenRows even(ld * static_cast<std::int64_t>(sizeof(T)));
         for (std::int64_t r = 0; r < rows; r += tile_.rows) {
             const std::int64_t height = std::min<std::int64_t>(tile_.rows, rows - r);
-            tile_.run[vectors - 1][height](depth, a + r * depth, depth, 1, panel, width_, c + r * ld, ld, false);
+            tile_.run[vectors - 1][height](depth, a + r * depth, depth, 1, panel, width_, c + r * ld, even.at,
+                                           Put::store);
         }
     }
 
     // c[r][i] (+)= sum over p of a[p * count + r] * b[p][i], for `count` rows r.
     void multiply_columns(T* c, const T* a, std::int64_t count, std::int64_t height, std::int64_t depth, const T* b,
                           std::int64_t ld, int vectors, bool add) const {
+        const EvenRows even(width_ * static_cast<std::int64_t>(sizeof(T)));
         for (std::int64_t r = 0; r < count; r += height)
-            tile_.run[vectors - 1][std::min(height, count - r)](depth, a + r, 1, count, b, ld, c + r * width_, width_,
-                                                                add);
+            tile_.run[vectors - 1][std::min(height, count - r)](depth, a + r, 1, count, b, ld, c + r * width_, even.at,
+                                                                add ? Put::add : Put::store);
     }
 
     const Level& level_;

@@ -72,6 +72,8 @@ class Contract final : public Kernel {
         choose_blocks();
         choose_tasks();
         look_ahead(size_of(types[0]), size_of(types[1]));
+        streamed_ = k_ <= k_block_ && splits_ == 1 && groups_.m.out.multiple_of(line_bytes) &&
+                    level_.fence != nullptr && past_caches(loops, types);
     }
 
     bool run(char* const* tensors, const Monitor& monitor) const override {
@@ -109,7 +111,8 @@ class Contract final : public Kernel {
         char* base;
         const std::int64_t* rows;
         const std::int64_t* columns;
-        bool direct;  // tiles of adjacent columns may be written in place
+        bool direct;    // tiles of adjacent columns may be written in place
+        bool streamed;  // past the caches
         PackFn load;
         StoreFn store;
     };
@@ -353,7 +356,7 @@ class Contract final : public Kernel {
         groups_.m.out.fill(m0, rows, room.m_out);
         groups_.n.right.fill(n0, columns, room.n_right);
         groups_.n.out.fill(n0, columns, room.n_out);
-        Target target = {nullptr, room.m_out, room.n_out, job.direct_out, convert_.out, convert_.store};
+        Target target = {nullptr, room.m_out, room.n_out, job.direct_out, streamed_, convert_.out, convert_.store};
         if (job.partial != nullptr || buffered_) {
             // Sums that the output cannot hold yet are kept as the compute type, row by row.
             const std::int64_t row = (job.partial != nullptr ? n_ : columns) * size_;
@@ -364,6 +367,7 @@ class Contract final : public Kernel {
                       room.m_sums,
                       room.n_sums,
                       true,
+                      false,
                       level_.pack[static_cast<int>(storage)][static_cast<int>(acc_)],
                       level_.store[static_cast<int>(storage)]};
         }
@@ -423,6 +427,7 @@ class Contract final : public Kernel {
             if (buffered_ && job.partial == nullptr)
                 convert_.store(out, slice(room.m_out, rows), slice(room.n_out, columns), room.sums, columns);
         }
+        if (streamed_) level_.fence();
     }
 
     void cut_panels(const Room& room, const Target& target, std::int64_t rows, std::int64_t columns) const {
@@ -482,10 +487,14 @@ class Contract final : public Kernel {
         const std::int64_t reals = columns.count * parts_;
         const int vectors = reals > tile_.lanes ? 2 : 1;
         const TileFn run = tile_.run[vectors - 1][rows.count];
-        if (target.direct && reals == vectors * tile_.lanes && (columns.stride == size_ || columns.count == 1) &&
-            (rows.count == 1 || (rows.stride != irregular && rows.stride % real_size_ == 0))) {
-            run(depth, a.at, a.row, a.column, b.at, b.row, target.base + rows.at[0] + columns.at[0],
-                rows.count == 1 ? 0 : rows.stride / real_size_, add);
+        if (target.direct && reals == vectors * tile_.lanes && (columns.stride == size_ || columns.count == 1)) {
+            char* const to = target.base + columns.at[0];
+            const bool streams = target.streamed && reals * real_size_ % line_bytes == 0 &&
+                                 reinterpret_cast<std::uintptr_t>(to) % line_bytes == 0;
+            run(depth, a.at, a.row, a.column, b.at, b.row, to, rows.at,
+                streams ? Put::stream
+                : add   ? Put::add
+                        : Put::store);
             return;
         }
         alignas(64) char tile[max_tile_rows * 2 * 64];
@@ -494,7 +503,8 @@ class Contract final : public Kernel {
             std::memset(tile, 0, sizeof tile);
             target.load(tile, ld, target.base, rows, columns);
         }
-        run(depth, a.at, a.row, a.column, b.at, b.row, tile, ld * parts_, add);
+        const EvenRows even(ld * size_);
+        run(depth, a.at, a.row, a.column, b.at, b.row, tile, even.at, add ? Put::add : Put::store);
         target.store(target.base, rows, columns, tile, ld);
     }
 
@@ -569,6 +579,7 @@ class Contract final : public Kernel {
     std::vector<std::int64_t> adjacent_;  // 0, 1, 2, ... elements of the right side
     std::int64_t k_block_, n_block_;
     std::int64_t task_m_, task_n_, batches_, m_tasks_, n_tasks_, tasks_;
+    bool streamed_;  // the output goes past the caches
     bool buffered_;  // the output's type cannot hold partial sums, and there are some
     std::int64_t splits_, split_k_;
 };

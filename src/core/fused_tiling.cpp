@@ -26,10 +26,6 @@ constexpr int64_t turned_extent = 64;     // a plain copy that is turned takes m
 constexpr int64_t small_extent = 8;       // loops that are part of every tile before v grows
 constexpr int64_t packed_length = 512;
 constexpr int64_t direct_length = 4096;
-// Of an output, and of all tensors, that no last cache keeps. What it keeps is written there at up to 150 GB/s, past it
-// at 28 (an outer product of 32 MB, 2 threads: 0.75 ms, and 1.15 ms streamed; a transpose of 18 MB: 1.4 and 1.06 ms).
-constexpr int64_t streamed_bytes = 4 << 20;
-constexpr int64_t cached_bytes = 32 << 20;
 constexpr int64_t streamed_length = 1024;
 constexpr int64_t buffered_numbers = 4096;  // of the output
 constexpr int64_t most_split = 2;           // loops, besides v, whose tiles do not cover them
@@ -266,13 +262,7 @@ Nest normal_form(std::vector<Loop> loops, std::vector<DType> types) {
         for (const DType type : types) one.strides.push_back(size_of(type));
         loops.push_back(std::move(one));
     }
-    int64_t all = 0, out = 0;
-    for (std::size_t t = 0; t < types.size(); ++t) {
-        out = size_of(types[t]);
-        for (const Loop& loop : loops) out *= loop.strides[t] == 0 ? 1 : loop.extent;
-        all += out;
-    }
-    nest.large = out >= streamed_bytes && all >= cached_bytes && level().stream != nullptr;
+    nest.large = past_caches(loops, types) && level().stream != nullptr;
     nest.loops = std::move(loops);
     nest.types = std::move(types);
     return nest;

@@ -9,12 +9,25 @@
 
 namespace einstride {
 
-// c[i*c_row + j] (+)= sum over p of a[i*a_row + p*a_col] * b[p*b_row + j], for i < rows, j < columns.
-// Strides count elements. `add` keeps what c holds.
+// What becomes of a sum: it is stored, added to what is there, or streamed past the caches, which needs an aligned
+// place and a fence before other threads see it.
+enum class Put { store, add, stream };
+
+// The j-th element at c + rows[i] (+)= sum over p of a[i*a_row + p*a_col] * b[p*b_row + j], for j < columns and for
+// every row i. Strides count elements, `rows` bytes.
 using TileFn = void (*)(std::int64_t k, const void* a, std::int64_t a_row, std::int64_t a_col, const void* b,
-                        std::int64_t b_row, void* c, std::int64_t c_row, bool add);
+                        std::int64_t b_row, void* c, const std::int64_t* rows, Put put);
 
 inline constexpr int max_tile_rows = 14;
+
+// The rows of a tile that lie evenly.
+struct EvenRows {
+    std::int64_t at[max_tile_rows];
+
+    explicit EvenRows(std::int64_t bytes) {
+        for (int i = 0; i < max_tile_rows; ++i) at[i] = i * bytes;
+    }
+};
 
 struct Tile {
     int rows;                          // the tallest tile that fits the registers

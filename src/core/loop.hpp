@@ -1,8 +1,11 @@
 // A loop of a step: a role, an extent and one byte stride per tensor.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
+
+#include "types.hpp"
 
 namespace einstride {
 
@@ -13,6 +16,20 @@ struct Loop {
     std::int64_t extent;
     std::vector<std::int64_t> strides;  // bytes; one per tensor of the step, inputs first, output last
 };
+
+// Whether the output is better written past the caches, for no last cache keeps it and its inputs: what one keeps is
+// written there at up to 150 GB/s, past it at 28 (an outer product of 32 MB, 2 threads: 0.75 ms, and 1.15 ms streamed;
+// a transpose of 18 MB: 1.4 and 1.06 ms).
+inline bool past_caches(const std::vector<Loop>& loops, const std::vector<DType>& types) {
+    constexpr std::int64_t least_output = 4 << 20, last_cache = 32 << 20;
+    std::int64_t all = 0, bytes = 0;
+    for (std::size_t tensor = 0; tensor < types.size(); ++tensor) {
+        bytes = size_of(types[tensor]);
+        for (const Loop& loop : loops) bytes *= loop.strides[tensor] == 0 ? 1 : loop.extent;
+        all += bytes;
+    }
+    return bytes >= least_output && all >= last_cache;
+}
 
 // The byte offsets of a run of indices along one side of a block. `stride` is the common distance
 // where the run is regular, `irregular` where it is not.

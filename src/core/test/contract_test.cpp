@@ -134,12 +134,30 @@ void any_number_of_threads() {
 
 }  // namespace
 
+// Outputs that go past the caches: in whole lines, in rows that do not lie evenly, and with lines left over.
+void large_outputs() {
+    const auto product = [](int64_t a, int64_t b, int64_t n, DType type) {
+        const int64_t size = size_of(type), k = 3;
+        check_case(make_contract,
+                   {{Role::free_left, a, {size * k, 0, size * n}},
+                    {Role::free_left, b, {size * a * k, 0, size * a * n}},
+                    {Role::free_right, n, {0, size, size}},
+                    {Role::contracted, k, {size, size * n, 0}}},
+                   {type, type, type});
+    };
+    product(17, 61, 4096, DType::f64);
+    product(1024, 1, 4100, DType::f64);
+    product(9, 130, 8192, DType::f32);
+    product(5, 110, 4096, DType::c128);
+}
+
 int main(int argc, char** argv) {
     const int rounds = argc > 1 ? std::atoi(argv[1]) : 1500;
     for (int i = 0; i < rounds; ++i) {
         random_contraction();
         random_batch_of_lanes();
     }
+    large_outputs();
     any_number_of_threads();
     return failures() != 0;
 }
