@@ -123,9 +123,10 @@ class Contract final : public Kernel {
         std::int64_t row, column;
     };
 
-    // A side that already lies as a tile wants to read it need not be packed. Packing costs about an element a
-    // nanosecond; an element of the left side then serves n / lanes vector multiply-adds, one of the right side m. A
-    // side that is read often is worth packing all the same, unless its rows are whole cache lines already.
+    // A side that already lies as a tile wants to read it need not be packed. Measured on float32 and float64, m to
+    // 4000, n to 5000: the left side read where it lies takes 0.8 to 0.98 of the time up to 32 panels of n, and as long
+    // beyond; 1.2 to 1.7 times as long where its rows evict each other from L1. The right side takes 0.7 to 0.97 of the
+    // time while its rows share pages and m is small, up to 1.7 times as long where each row is a page of its own.
     void choose_direct(bool native_left, bool native_right) {
         const bool left_lies = native_left && groups_.m.left.regular() && groups_.k.left.regular() &&
                                groups_.batch.left.multiple_of(real_size_) && groups_.m.left.multiple_of(real_size_) &&
@@ -138,10 +139,10 @@ class Contract final : public Kernel {
         const auto collides = [](std::int64_t stride, std::int64_t count) {
             return count > 8 && stride % 2048 == 0 && stride != 0;
         };
-        direct_left_ = left_lies && n_ <= 8 * columns_ && !collides(groups_.m.left.stride(), rows_) &&
+        direct_left_ = left_lies && n_ <= 32 * columns_ && !collides(groups_.m.left.stride(), rows_) &&
                        !collides(groups_.k.left.stride(), k_);
-        direct_right_ = right_lies && !collides(groups_.k.right.stride(), k_) &&
-                        (m_ <= 3 * rows_ || (groups_.k.right.stride() % 64 == 0 && m_ <= 12 * rows_));
+        const bool dense = std::abs(groups_.k.right.stride()) <= std::min(page_bytes, 2 * n_ * real_size_);
+        direct_right_ = right_lies && m_ <= (dense ? 32 : 2) * rows_;
         direct_out_ = native_out_ && groups_.batch.out.multiple_of(real_size_) &&
                       groups_.m.out.multiple_of(real_size_) && groups_.n.out.multiple_of(real_size_);
     }
