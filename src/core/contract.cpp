@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <optional>
 
 #include "contraction.hpp"
 #include "level.hpp"
@@ -37,6 +38,13 @@ constexpr std::int64_t max_run = 512;
 constexpr std::int64_t tasks_per_thread = 2;
 constexpr std::int64_t most_tasks_a_thread = 8;
 constexpr std::int64_t max_splits = 16;
+
+// Of a side that all threads pack together and share: bytes for each of the threads that count, the most rows or
+// columns, and tasks a thread that its tiles are cut into.
+constexpr std::int64_t shared_side_bytes = 896 << 10;
+constexpr std::int64_t most_sharers = 8;
+constexpr std::int64_t max_span = 8192;
+constexpr std::int64_t shared_tasks_per_thread = 4;
 
 // Of a k block of both sides, where the next one is fetched while tiles of this one run: a part of L2.
 constexpr std::int64_t max_ahead_bytes = 320 << 10;
@@ -88,6 +96,7 @@ class Contract final : public Kernel {
                          direct_left_ && aligned(tensors[0]),
                          direct_right_ && aligned(tensors[1]),
                          direct_out_ && aligned(tensors[2])};
+        if (shared_) return run_shared(job, monitor);
         if (tasks_ * splits_ == 1) {
             task(job, 0);
             return true;
@@ -121,6 +130,26 @@ class Contract final : public Kernel {
     struct Side {
         const char* at;
         std::int64_t row, column;
+    };
+
+    // A k block of one batch element, from row m0 and column n0 on.
+    struct Block {
+        const char *left, *right;  // the batch element's
+        std::int64_t m0, n0, p0, depth;
+        bool add;  // to what earlier blocks left in the output
+    };
+
+    // Rows or columns from m0 or n0 on.
+    struct Range {
+        std::int64_t from, to;
+    };
+
+    // Rows or columns cut into pieces.
+    struct Cuts {
+        std::int64_t count, piece;
+
+        std::int64_t pieces() const { return ceil_div(count, piece); }
+        Range operator[](std::int64_t index) const { return {index * piece, std::min((index + 1) * piece, count)}; }
     };
 
     // A side that already lies as a tile wants to read it need not be packed. Measured on float32 and float64, m to
@@ -182,9 +211,24 @@ class Contract final : public Kernel {
         const std::int64_t least = turn_ > 1 ? tile_.lanes : 1;
         deepest = std::min(deepest, std::max<std::int64_t>(right_block_bytes / (least * padded * size_), 32));
         k_block_ = k_ == 0 ? 1 : ceil_div(k_, ceil_div(k_, deepest));
-        const std::int64_t fit = right_block_bytes / (k_block_ * parts_ * size_) / padded / least * least;
-        n_block_ = std::max(fit, least) * (turn_ > 1 ? run_ : columns_);
+        const auto columns_in = [&](std::int64_t bytes) {
+            const std::int64_t fit = bytes / (k_block_ * parts_ * size_) / padded / least * least;
+            return std::max(fit, least) * (turn_ > 1 ? run_ : columns_);
+        };
+        n_block_ = columns_in(right_block_bytes);
+        const std::int64_t side_bytes = shared_side_bytes * std::clamp<std::int64_t>(num_threads(), 2, most_sharers);
+        m_span_ = equal_part(m_, std::min(side_bytes / left_row(), max_span), rows_);
+        n_span_ = equal_part(n_, std::min(columns_in(side_bytes), max_span), grain());
     }
+
+    // Of `count` cut into the fewest parts of at most `most`: one of equal size, in whole grains.
+    static std::int64_t equal_part(std::int64_t count, std::int64_t most, std::int64_t grain) {
+        return std::min(
+            count, round_up(ceil_div(count, ceil_div(count, std::max(most / grain, std::int64_t{1}) * grain)), grain));
+    }
+
+    // Columns that are not parted.
+    std::int64_t grain() const { return turn_ > 1 ? run_ * tile_.lanes : columns_; }
 
     void choose_tasks() {
         const std::int64_t work = m_ * n_ * k_ * parts_ * parts_;
@@ -199,13 +243,12 @@ class Contract final : public Kernel {
 
         const std::int64_t wanted =
             splits_ > 1 || batch_ * work < 2 * least_task ? 1 : tasks_per_thread * num_threads();
-        const std::int64_t grain = turn_ > 1 ? run_ * tile_.lanes : columns_;  // of columns that a task should hold
         const std::int64_t most_columns = buffered_ ? max_buffer_columns : max_task_columns;
         // Parts of equal size, in whole panels.
-        std::int64_t m_parts = ceil_div(m_, max_task_rows), n_parts = ceil_div(n_, round_up(most_columns, grain));
+        std::int64_t m_parts = ceil_div(m_, max_task_rows), n_parts = ceil_div(n_, round_up(most_columns, grain()));
         const auto cut = [&] {
             task_m_ = std::min(m_, round_up(ceil_div(m_, m_parts), rows_));
-            task_n_ = std::min(n_, round_up(ceil_div(n_, n_parts), grain));
+            task_n_ = std::min(n_, round_up(ceil_div(n_, n_parts), grain()));
         };
         cut();
         batches_ = wanted == 1 ? batch_
@@ -214,7 +257,7 @@ class Contract final : public Kernel {
                                      std::max<std::int64_t>(batch_ / wanted, 1));
         while (batches_ == 1 && batch_ * m_parts * n_parts < wanted &&
                task_m_ * task_n_ * k_ * parts_ * parts_ >= 2 * least_task) {
-            const bool rows_divide = task_m_ > 2 * rows_, columns_divide = task_n_ > grain;
+            const bool rows_divide = task_m_ > 2 * rows_, columns_divide = task_n_ > grain();
             if (!rows_divide && !columns_divide) break;
             (rows_divide && (task_m_ >= task_n_ || !columns_divide) ? m_parts : n_parts) *= 2;
             cut();
@@ -223,6 +266,24 @@ class Contract final : public Kernel {
         m_tasks_ = ceil_div(m_, task_m_);
         n_tasks_ = ceil_div(n_, task_n_);
         tasks_ = ceil_div(batch_, batches_) * m_tasks_ * n_tasks_;
+        choose_shared();
+    }
+
+    // Tasks that pack for themselves pack the left side once for each cut of n, and the right side once for each cut of
+    // m. Where that is much, and a k block is work enough to bring the threads together twice, they pack it together
+    // (2 threads, 1024 x 1024 x 1024 float32: 10.9 ms each for itself, 10.4 ms together; `aebf,dfce->abcd` at 24: 4.8
+    // and 4.3 ms).
+    void choose_shared() {
+        const std::int64_t left = direct_left_ ? 0 : m_, right = direct_right_ ? 0 : n_;
+        const std::int64_t together = m_span_ * n_span_ * k_block_ * parts_ * parts_;
+        shared_ = splits_ == 1 && !buffered_ && 4 * (left * n_tasks_ + right * m_tasks_) > 5 * (left + right) &&
+                  together >= 8 * least_task * num_threads();
+        if (!shared_) return;
+        const std::int64_t cuts = shared_tasks_per_thread * num_threads();
+        pack_m_ = equal_part(m_span_, ceil_div(m_span_, cuts), rows_);
+        pack_n_ = equal_part(n_span_, ceil_div(n_span_, cuts), grain());
+        task_n_ = equal_part(n_span_, n_block_, grain());
+        task_m_ = equal_part(m_span_, ceil_div(m_span_, ceil_div(cuts, ceil_div(n_span_, task_n_))), rows_);
     }
 
     // Lists the cache lines of what is read next while tiles run: of a k block of either side, if a task that has all
@@ -231,7 +292,7 @@ class Contract final : public Kernel {
         const bool several_k = k_ > k_block_;
         const std::int64_t depth = std::min(k_, k_block_);
         std::int64_t tiles = panels_in(std::min(n_, n_block_));
-        if ((batches_ > 1 || several_k) && splits_ == 1 && m_tasks_ * n_tasks_ == 1 &&
+        if ((batches_ > 1 || several_k) && splits_ == 1 && !shared_ && m_tasks_ * n_tasks_ == 1 &&
             (!several_k || (groups_.k.left.regular() && groups_.k.right.regular())) &&
             (m_ * left_size + n_ * right_size) * depth <= max_ahead_bytes) {
             if (several_k || groups_.batch.left.stride() != 0)
@@ -288,7 +349,7 @@ class Contract final : public Kernel {
         Offsets right, out;
     };
 
-    // A task's memory: what it packs and the byte offsets it walks, taken from the thread's scratch in one piece.
+    // Memory for some rows and columns: what is packed of them and the byte offsets that are walked.
     struct Room {
         char* left;   // panels of rows_ rows, k_block_ deep
         char* right;  // panels of columns_ columns, k_block_ deep
@@ -298,11 +359,12 @@ class Contract final : public Kernel {
         std::int64_t *m_left, *m_out, *m_sums, *n_right, *n_out, *n_sums, *k_left, *k_right;
     };
 
-    Room take_room(const Job& job, std::int64_t rows, std::int64_t columns) const {
-        const std::int64_t block = panels_in(std::min(columns, n_block_));
+    // In one piece from `take`; `block` columns of the right side are packed at a time.
+    template <class Take>
+    Room room_for(const Job& job, std::int64_t rows, std::int64_t columns, std::int64_t block, Take take_bytes) const {
         const std::int64_t bytes[] = {
             job.direct_left ? 0 : round_up(rows, rows_) * left_row(),
-            (job.direct_right ? 1 : block) * right_panel(),
+            (job.direct_right ? 1 : panels_in(block)) * right_panel(),
             buffered_ ? rows * columns * size_ : 0,
             panels_in(columns) * static_cast<std::int64_t>(sizeof(Panel)),
             ceil_div(rows, rows_) * static_cast<std::int64_t>(sizeof(Offsets)),
@@ -310,7 +372,7 @@ class Contract final : public Kernel {
         };
         std::int64_t total = 0;
         for (const std::int64_t part : bytes) total += round_up(part, 64);
-        char* at = scratch(static_cast<std::size_t>(total));
+        char* at = take_bytes(static_cast<std::size_t>(total));
         const auto take = [&at](std::int64_t part) {
             char* taken = at;
             at += round_up(part, 64);
@@ -352,12 +414,9 @@ class Contract final : public Kernel {
         const std::int64_t rows = std::min(task_m_, m_ - m0), columns = std::min(task_n_, n_ - n0);
         const std::int64_t k0 = split * split_k_, k1 = std::min(k_, k0 + split_k_);
 
-        const Room room = take_room(job, rows, columns);
-        groups_.m.left.fill(m0, rows, room.m_left);
-        groups_.m.out.fill(m0, rows, room.m_out);
-        groups_.n.right.fill(n0, columns, room.n_right);
-        groups_.n.out.fill(n0, columns, room.n_out);
-        Target target = {nullptr, room.m_out, room.n_out, job.direct_out, streamed_, convert_.out, convert_.store};
+        const Room room = room_for(job, rows, columns, std::min(columns, n_block_), scratch);
+        list_offsets(room, m0, rows, n0, columns);
+        Target target = output(job, room);
         if (job.partial != nullptr || buffered_) {
             // Sums that the output cannot hold yet are kept as the compute type, row by row.
             const std::int64_t row = (job.partial != nullptr ? n_ : columns) * size_;
@@ -395,40 +454,114 @@ class Contract final : public Kernel {
                     ahead = ahead_of(job, b, p0 + depth);
                 else if (b + 1 < b1)
                     ahead = ahead_of(job, b + 1, k0);
-                if (!job.direct_left) pack_left(room, left, rows, depth);
+                const Block block = {left, right, m0, n0, p0, depth, p0 > k0};
+                if (!job.direct_left) pack_left(room, block, {0, rows});
                 for (std::int64_t j0 = 0; j0 < columns; j0 += n_block_) {
-                    const std::int64_t panels = panels_in(std::min(n_block_, columns - j0));
-                    const Panel* const block = room.panels + panels_in(j0);
-                    if (turn_ > 1)
-                        pack_turned(room.right, block, right, panels, (n0 + j0) / run_, room.k_right, depth);
-                    else
-                        pack_right(room.right, block, job.direct_right, right, panels, slice(room.k_right, depth));
-                    for (std::int64_t i = 0; i < rows; i += rows_) {
-                        const Side a =
-                            job.direct_left
-                                ? Side{left + (m0 + i) * groups_.m.left.stride() + p0 * groups_.k.left.stride(),
-                                       groups_.m.left.stride() / real_size_,
-                                       parts_ == 1 ? groups_.k.left.stride() / real_size_ : 1}
-                                : Side{room.left + i * left_row(), 1, rows_};
-                        if (panel_ahead_) ahead.begin(0, a.at + rows_ * groups_.m.left.stride(), lines_[0]);
-                        for (std::int64_t q = 0; q < panels; ++q) {
-                            const Panel& panel = block[q];
-                            Side b_side = {room.right + q * right_panel(), columns_ * parts_, 1};
-                            if (job.direct_right)
-                                b_side = panel.out.count == columns_
-                                             ? Side{right + panel.right.at[0] + p0 * groups_.k.right.stride(),
-                                                    groups_.k.right.stride() / real_size_, 1}
-                                             : Side{room.right, columns_ * parts_, 1};
-                            write_tile(target, room.heights[i / rows_], panel.out, depth * parts_, a, b_side, p0 > k0);
-                            ahead.fetch(lines_a_tile_);
-                        }
-                    }
+                    const Range now = {j0, std::min(j0 + n_block_, columns)};
+                    pack_right(job, room, block, room.right, now);
+                    run_tiles(job, room, target, block, {0, rows}, now, room.right, ahead);
                 }
             }
             if (buffered_ && job.partial == nullptr)
                 convert_.store(out, slice(room.m_out, rows), slice(room.n_out, columns), room.sums, columns);
         }
         if (streamed_) level_.fence();
+    }
+
+    // The same for all tasks at once: a span of rows and columns after another, a k block of it is packed by all
+    // threads, and then multiplied.
+    bool run_shared(const Job& job, const Monitor& monitor) const {
+        std::optional<Workspace> memory;
+        const Room room = room_for(job, m_span_, n_span_, n_span_,
+                                   [&memory](std::size_t bytes) { return memory.emplace(bytes).data(); });
+        const std::int64_t m_spans = ceil_div(m_, m_span_), n_spans = ceil_div(n_, n_span_);
+        const std::int64_t k_blocks = ceil_div(k_, k_block_);
+        const double phases = 2.0 * static_cast<double>(batch_ * m_spans * n_spans * k_blocks);
+        double phase = 0;
+        const auto next_phase = [&] {
+            const double each = (monitor.to - monitor.from) / phases, from = monitor.from + phase++ * each;
+            return Monitor{monitor.poll, monitor.context, from, from + each};
+        };
+        for (std::int64_t span = 0; span < batch_ * m_spans * n_spans; ++span) {
+            const std::int64_t b = span / (m_spans * n_spans);
+            const std::int64_t n0 = span / m_spans % n_spans * n_span_, m0 = span % m_spans * m_span_;
+            const std::int64_t rows = std::min(m_span_, m_ - m0), columns = std::min(n_span_, n_ - n0);
+            const Cuts row_cuts = {rows, task_m_}, column_cuts = {columns, task_n_};
+            const Cuts left_packs = {job.direct_left ? 0 : rows, pack_m_}, right_packs = {columns, pack_n_};
+            list_offsets(room, m0, rows, n0, columns);
+            Target target = output(job, room);
+            target.base = job.out + groups_.batch.out.at(b);
+            cut_panels(room, target, rows, columns);
+            for (std::int64_t p0 = 0; p0 < k_; p0 += k_block_) {
+                const std::int64_t depth = std::min(k_block_, k_ - p0);
+                groups_.k.left.fill(listed_ * p0, listed_ * depth, room.k_left);
+                groups_.k.right.fill(p0, depth, room.k_right);
+                const Block block = {job.left + groups_.batch.left.at(b),
+                                     job.right + groups_.batch.right.at(b),
+                                     m0,
+                                     n0,
+                                     p0,
+                                     depth,
+                                     p0 > 0};
+                const auto packed = [&](const Range& some) {
+                    return room.right + (job.direct_right ? 0 : panels_in(some.from) * right_panel());
+                };
+                const auto pack = [&](std::int64_t index) {
+                    if (index < left_packs.pieces()) return pack_left(room, block, left_packs[index]);
+                    const Range now = right_packs[index - left_packs.pieces()];
+                    pack_right(job, room, block, packed(now), now);
+                };
+                const auto multiply = [&](std::int64_t index) {
+                    Ahead ahead{};
+                    const Range now = column_cuts[index / row_cuts.pieces()];
+                    run_tiles(job, room, target, block, row_cuts[index % row_cuts.pieces()], now, packed(now), ahead);
+                    if (streamed_) level_.fence();
+                };
+                if (!parallel_for(left_packs.pieces() + right_packs.pieces(), pack, next_phase()) ||
+                    !parallel_for(row_cuts.pieces() * column_cuts.pieces(), multiply, next_phase()))
+                    return false;
+            }
+        }
+        return true;
+    }
+
+    void list_offsets(const Room& room, std::int64_t m0, std::int64_t rows, std::int64_t n0,
+                      std::int64_t columns) const {
+        groups_.m.left.fill(m0, rows, room.m_left);
+        groups_.m.out.fill(m0, rows, room.m_out);
+        groups_.n.right.fill(n0, columns, room.n_right);
+        groups_.n.out.fill(n0, columns, room.n_out);
+    }
+
+    Target output(const Job& job, const Room& room) const {
+        return {nullptr, room.m_out, room.n_out, job.direct_out, streamed_, convert_.out, convert_.store};
+    }
+
+    // Tiles of some rows and columns of a block, whose panels of the right side lie at `packed`.
+    void run_tiles(const Job& job, const Room& room, const Target& target, const Block& block, const Range& rows,
+                   const Range& columns, const char* packed, Ahead& ahead) const {
+        const Panel* const first = room.panels + panels_in(columns.from);
+        const std::int64_t panels = panels_in(columns.to - columns.from);
+        const std::int64_t depth = block.depth;
+        for (std::int64_t i = rows.from; i < rows.to; i += rows_) {
+            const Side a =
+                job.direct_left
+                    ? Side{block.left + (block.m0 + i) * groups_.m.left.stride() + block.p0 * groups_.k.left.stride(),
+                           groups_.m.left.stride() / real_size_, parts_ == 1 ? groups_.k.left.stride() / real_size_ : 1}
+                    : Side{room.left + i * left_row(), 1, rows_};
+            if (panel_ahead_) ahead.begin(0, a.at + rows_ * groups_.m.left.stride(), lines_[0]);
+            for (std::int64_t q = 0; q < panels; ++q) {
+                const Panel& panel = first[q];
+                Side b = {packed + q * right_panel(), columns_ * parts_, 1};
+                if (job.direct_right)
+                    b = panel.out.count == columns_
+                            ? Side{block.right + panel.right.at[0] + block.p0 * groups_.k.right.stride(),
+                                   groups_.k.right.stride() / real_size_, 1}
+                            : Side{packed, columns_ * parts_, 1};
+                write_tile(target, room.heights[i / rows_], panel.out, depth * parts_, a, b, block.add);
+                ahead.fetch(lines_a_tile_);
+            }
+        }
     }
 
     void cut_panels(const Room& room, const Target& target, std::int64_t rows, std::int64_t columns) const {
@@ -443,42 +576,46 @@ class Contract final : public Kernel {
             }
     }
 
-    void pack_left(const Room& room, const char* left, std::int64_t rows, std::int64_t depth) const {
-        const Offsets along = slice(room.k_left, listed_ * depth);
-        for (std::int64_t i = 0; i < rows; i += rows_) {
+    void pack_left(const Room& room, const Block& block, const Range& rows) const {
+        const Offsets along = slice(room.k_left, listed_ * block.depth);
+        for (std::int64_t i = rows.from; i < rows.to; i += rows_) {
             char* panel = room.left + i * left_row();
-            const Offsets height = slice(room.m_left + i, std::min<std::int64_t>(rows_, rows - i));
+            const Offsets height = slice(room.m_left + i, std::min<std::int64_t>(rows_, rows.to - i));
             if (listed_ == 2)
-                convert_.left(panel, rows_, left, along, height);
+                convert_.left(panel, rows_, block.left, along, height);
             else
-                pack_panel(convert_.left, level_.expand_left, 1, panel, rows_, left, along, height);
+                pack_panel(convert_.left, level_.expand_left, 1, panel, rows_, block.left, along, height);
         }
     }
 
     // Of a side that is read where it lies only a last, narrow panel is packed.
-    void pack_right(char* to, const Panel* block, bool direct, const char* right, std::int64_t panels,
-                    const Offsets& along) const {
-        for (std::int64_t q = 0; q < panels; ++q) {
-            const Offsets& width = block[q].right;
-            if (direct && width.count == columns_) continue;
-            char* panel = to + (direct ? 0 : q * right_panel());
+    void pack_right(const Job& job, const Room& room, const Block& block, char* to, const Range& columns) const {
+        if (turn_ > 1) return pack_turned(room, block, to, columns);
+        const Offsets along = slice(room.k_right, block.depth);
+        const Panel* const first = room.panels + panels_in(columns.from);
+        for (std::int64_t q = 0; q < panels_in(columns.to - columns.from); ++q) {
+            const Offsets& width = first[q].right;
+            if (job.direct_right && width.count == columns_) continue;
+            char* panel = to + (job.direct_right ? 0 : q * right_panel());
             if (width.count < columns_) std::memset(panel, 0, static_cast<std::size_t>(right_panel()));
-            pack_panel(convert_.right, level_.expand_right, 2, panel, columns_, right, along, width);
+            pack_panel(convert_.right, level_.expand_right, 2, panel, columns_, block.right, along, width);
         }
     }
 
     // The right side's adjacent elements lie across runs: at one k, the same columns of several runs are a block to be
     // turned, whose rows go to a panel each. Packed panel by panel, each cache line would be fetched for every element.
-    void pack_turned(char* to, const Panel* block, const char* right, std::int64_t panels, std::int64_t first_run,
-                     const std::int64_t* along, std::int64_t depth) const {
-        const std::int64_t per_run = ceil_div(run_, columns_), runs = panels / per_run;
-        if (run_ % columns_ != 0) std::memset(to, 0, static_cast<std::size_t>(panels * right_panel()));
+    void pack_turned(const Room& room, const Block& block, char* to, const Range& columns) const {
+        const Panel* const first = room.panels + panels_in(columns.from);
+        const std::int64_t per_run = ceil_div(run_, columns_), first_run = (block.n0 + columns.from) / run_;
+        const std::int64_t runs = (columns.to - columns.from) / run_;
+        if (run_ % columns_ != 0) std::memset(to, 0, static_cast<std::size_t>(runs * per_run * right_panel()));
         for (std::int64_t r = 0, group; r < runs; r += group) {
             group = std::min({runs - r, turn_ - (first_run + r) % turn_, max_turn});
             for (std::int64_t q = r * per_run; q < (r + 1) * per_run; ++q)
-                for (std::int64_t p = 0; p < depth; ++p)
+                for (std::int64_t p = 0; p < block.depth; ++p)
                     convert_.right(to + q * right_panel() + p * columns_ * size_, per_run * right_panel() / size_,
-                                   right + along[p], {adjacent_.data(), group, adjacent_[1]}, block[q].right);
+                                   block.right + room.k_right[p], {adjacent_.data(), group, adjacent_[1]},
+                                   first[q].right);
         }
     }
 
@@ -580,8 +717,11 @@ class Contract final : public Kernel {
     std::vector<std::int64_t> adjacent_;  // 0, 1, 2, ... elements of the right side
     std::int64_t k_block_, n_block_;
     std::int64_t task_m_, task_n_, batches_, m_tasks_, n_tasks_, tasks_;
-    bool streamed_;  // the output goes past the caches
-    bool buffered_;  // the output's type cannot hold partial sums, and there are some
+    bool shared_;                   // all threads pack together
+    std::int64_t m_span_, n_span_;  // rows and columns that are packed at a time then
+    std::int64_t pack_m_, pack_n_;  // and that one task packs
+    bool streamed_;                 // the output goes past the caches
+    bool buffered_;                 // the output's type cannot hold partial sums, and there are some
     std::int64_t splits_, split_k_;
 };
 
