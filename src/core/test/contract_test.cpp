@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "reference.hpp"
+#include "walk.hpp"
 
 using namespace einstride;
 
@@ -106,8 +107,8 @@ void any_number_of_threads() {
     struct Shape {
         int64_t batch, m, n, k;
     };
-    for (const Shape& shape :
-         {Shape{1, 70, 90, 1000}, Shape{3, 9, 20, 3000}, Shape{1, 8, 8, 100000}, Shape{1, 300, 310, 50}}) {
+    for (const Shape& shape : {Shape{1, 70, 90, 1000}, Shape{3, 9, 20, 3000}, Shape{1, 8, 8, 100000},
+                               Shape{1, 300, 310, 50}, Shape{1, 400, 600, 512}}) {
         const int64_t left = shape.batch * shape.m * shape.k, right = shape.batch * shape.k * shape.n;
         std::vector<double> numbers(static_cast<std::size_t>(left + right));
         std::normal_distribution<double> normal;
@@ -151,6 +152,27 @@ void large_outputs() {
     product(5, 110, 4096, DType::c128);
 }
 
+// Sides that several tasks read and that are packed together: one that lies along k in rows that evict each other, one
+// across runs, and a batch; in spans that panels do not fill, over several k blocks, and by more threads than one.
+void sides_packed_together() {
+    const auto product = [](int64_t batch, int64_t m, int64_t runs, int64_t run, int64_t k, DType type) {
+        const int64_t size = size_of(type), row = round_up(k * size, 2048), n = runs * run;
+        check_case(make_contract,
+                   {{Role::batch, batch, {row * m, row * n, size * m * n}},
+                    {Role::free_left, m, {row, 0, size * n}},
+                    {Role::free_right, runs, {0, size, size * run}},
+                    {Role::free_right, run, {0, size * runs, size}},
+                    {Role::contracted, k, {size, size * n, 0}}},
+                   {type, type, type});
+    };
+    for (const int threads : {1, 3}) {
+        set_num_threads(threads);
+        product(1, 211, 1, 260, 240, DType::f64);
+        product(2, 227, 20, 12, 230, DType::f32);
+        product(1, 120, 1, 250, 130, DType::c128);
+    }
+}
+
 int main(int argc, char** argv) {
     const int rounds = argc > 1 ? std::atoi(argv[1]) : 1500;
     for (int i = 0; i < rounds; ++i) {
@@ -159,5 +181,6 @@ int main(int argc, char** argv) {
     }
     large_outputs();
     any_number_of_threads();
+    sides_packed_together();
     return failures() != 0;
 }
