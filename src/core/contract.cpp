@@ -292,7 +292,7 @@ class Contract final : public Kernel {
         const bool several_k = k_ > k_block_;
         const std::int64_t depth = std::min(k_, k_block_);
         std::int64_t tiles = panels_in(std::min(n_, n_block_));
-        if ((batches_ > 1 || several_k) && splits_ == 1 && !shared_ && m_tasks_ * n_tasks_ == 1 &&
+        if ((batches_ > 1 || several_k) && splits_ == 1 && m_tasks_ * n_tasks_ == 1 &&
             (!several_k || (groups_.k.left.regular() && groups_.k.right.regular())) &&
             (m_ * left_size + n_ * right_size) * depth <= max_ahead_bytes) {
             if (several_k || groups_.batch.left.stride() != 0)
@@ -359,7 +359,7 @@ class Contract final : public Kernel {
         std::int64_t *m_left, *m_out, *m_sums, *n_right, *n_out, *n_sums, *k_left, *k_right;
     };
 
-    // In one piece from `take`; `block` columns of the right side are packed at a time.
+    // In one piece from `take_bytes`; `block` columns of the right side are packed at a time.
     template <class Take>
     Room room_for(const Job& job, std::int64_t rows, std::int64_t columns, std::int64_t block, Take take_bytes) const {
         const std::int64_t bytes[] = {
