@@ -13,10 +13,21 @@ namespace einstride {
 // place and a fence before other threads see it.
 enum class Put { store, add, stream };
 
+// Cache lines that a tile fetches for what runs after it, one a step of k: base + line[0], base + line[step], ...
+struct Fetch {
+    const char* base;
+    const std::int64_t* line;
+    std::int64_t step;  // 1, or 0 where there is nothing left to fetch
+};
+
+inline constexpr std::int64_t no_line = 0;
+inline const Fetch no_fetch[2] = {{reinterpret_cast<const char*>(&no_line), &no_line, 0},
+                                  {reinterpret_cast<const char*>(&no_line), &no_line, 0}};
+
 // The j-th element at c + rows[i] (+)= sum over p of a[i*a_row + p*a_col] * b[p*b_row + j], for j < columns and for
-// every row i. Strides count elements, `rows` bytes.
+// every row i. Strides count elements, `rows` bytes. `ahead`: two lists that are fetched meanwhile.
 using TileFn = void (*)(std::int64_t k, const void* a, std::int64_t a_row, std::int64_t a_col, const void* b,
-                        std::int64_t b_row, void* c, const std::int64_t* rows, Put put);
+                        std::int64_t b_row, void* c, const std::int64_t* rows, Put put, const Fetch* ahead);
 
 inline constexpr int max_tile_rows = 14;
 
