@@ -75,7 +75,7 @@ class Contract final : public Kernel {
 
         const bool native_left = is_native(types[0], acc_), native_right = is_native(types[1], acc_);
         choose_direct(native_left, native_right);
-        list_reals(types[0]);
+        choose_rows(types[0]);
         choose_turn(loops, size_of(types[1]));
         choose_blocks();
         choose_tasks();
@@ -176,12 +176,14 @@ class Contract final : public Kernel {
                       groups_.m.out.multiple_of(real_size_) && groups_.n.out.multiple_of(real_size_);
     }
 
-    // A panel lists the real and imaginary parts of the left side along k. Where its numbers lie along k they are
-    // listed already: it is a real matrix of twice the depth.
-    void list_reals(DType left) {
-        if (!is_complex(acc_of(left)) || direct_left_ || !groups_.k.left.regular() ||
+    // Numbers of the left side that lie along k are packed row by row, as they lie. Complex ones are then a real matrix
+    // of twice the depth.
+    void choose_rows(DType left) {
+        if (direct_left_ || k_ < tile_.lanes || !groups_.k.left.regular() ||
             groups_.k.left.stride() != size_of(left))
             return;
+        keeps_rows_ = true;
+        if (!is_complex(acc_of(left))) return;
         const DType part = storage_of(real_of(acc_of(left)));
         convert_.left = level_.pack[static_cast<int>(part)][static_cast<int>(real_)];
         groups_.k.left.push(2, size_of(part));
@@ -407,7 +409,11 @@ class Contract final : public Kernel {
     }
 
     // Bytes of one row of the left side in its panel, and of a whole panel of the right side.
-    std::int64_t left_row() const { return k_block_ * parts_ * real_size_; }
+    std::int64_t left_row() const {
+        const std::int64_t bytes = k_block_ * parts_ * real_size_;
+        // Rows an odd number of lines apart do not evict each other from L1.
+        return keeps_rows_ ? (ceil_div(bytes, line_bytes) | 1) * line_bytes : bytes;
+    }
     std::int64_t right_panel() const { return columns_ * parts_ * k_block_ * size_; }
 
     // Panels never straddle two runs of a side that is turned, whose blocks hold whole runs.
@@ -559,7 +565,8 @@ class Contract final : public Kernel {
                 job.direct_left
                     ? Side{block.left + (block.m0 + i) * groups_.m.left.stride() + block.p0 * groups_.k.left.stride(),
                            groups_.m.left.stride() / real_size_, parts_ == 1 ? groups_.k.left.stride() / real_size_ : 1}
-                    : Side{room.left + i * left_row(), 1, rows_};
+                    : keeps_rows_ ? Side{room.left + i * left_row(), left_row() / real_size_, 1}
+                                   : Side{room.left + i * left_row(), 1, rows_};
             if (panel_ahead_) ahead.begin(0, a.at + rows_ * groups_.m.left.stride(), lines_[0], padding());
             for (std::int64_t q = 0; q < panels; ++q) {
                 const Panel& panel = first[q];
@@ -592,8 +599,8 @@ class Contract final : public Kernel {
         for (std::int64_t i = rows.from; i < rows.to; i += rows_) {
             char* panel = room.left + i * left_row();
             const Offsets height = slice(room.m_left + i, std::min<std::int64_t>(rows_, rows.to - i));
-            if (listed_ == 2)
-                convert_.left(panel, rows_, block.left, along, height);
+            if (keeps_rows_)
+                convert_.left(panel, left_row() / real_size_, block.left, height, along);
             else
                 pack_panel(convert_.left, level_.expand_left, 1, panel, rows_, block.left, along, height);
         }
@@ -724,6 +731,7 @@ class Contract final : public Kernel {
     std::vector<std::int64_t> lines_[2];  // that are fetched ahead, of the left side and of the right
     std::int64_t lines_a_tile_[2] = {0, 0};
     bool panel_ahead_ = false;         // the lines are a panel's of the left side
+    bool keeps_rows_ = false;          // a panel of the left side does, else it holds its rows' numbers side by side
     int listed_ = 1;                   // reals of a number of the left side that are packed one after another
     std::int64_t run_ = 0, turn_ = 1;  // columns in a run and runs that hold adjacent elements; 1 where nothing turns
     std::vector<std::int64_t> adjacent_;  // 0, 1, 2, ... elements of the right side
