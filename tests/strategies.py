@@ -214,6 +214,7 @@ EDGES = (1, 2, 3, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 97, 127, 
 
 LARGE_SUBSCRIPTS = (
     "ij,jk->ik",
+    "kij,il->jkl",
     "ji,kj->ki",
     "bij,bjk->bik",
     "ijb,jkb->ikb",

@@ -111,6 +111,14 @@ def test_sizes_around_tiles_and_vectors(subscripts: str, data: st.DataObject) ->
     assert_equals_reference(np.asarray(einsum(subscripts, *arrays)), subscripts, arrays)
 
 
+@pytest.mark.parametrize("shapes", [((5, 7, 20), (7, 9)), ((3, 40, 8), (40, 70)), ((4, 5, 7), (5, 6))])
+@pytest.mark.parametrize("reverse", [1, -1])
+def test_a_left_side_walked_in_several_strides(shapes: tuple[tuple[int, ...], ...], reverse: int) -> None:
+    rng = np.random.default_rng(0)
+    arrays = tuple(rng.standard_normal(shape)[::reverse] for shape in shapes)
+    assert_equals_reference(einsum("kij,il->jkl", *arrays), "kij,il->jkl", arrays)
+
+
 def small_values(shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator) -> Array:
     """Random values that stay finite in float16 when mixed with it."""
     return rng.integers(0, 4, shape).astype(dtype) if is_integral(dtype) else random_values(shape, dtype, rng)

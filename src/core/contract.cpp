@@ -179,8 +179,7 @@ class Contract final : public Kernel {
     // Numbers of the left side that lie along k are packed row by row, as they lie. Complex ones are then a real matrix
     // of twice the depth.
     void choose_rows(DType left) {
-        if (direct_left_ || k_ < tile_.lanes || !groups_.k.left.regular() ||
-            groups_.k.left.stride() != size_of(left))
+        if (direct_left_ || k_ < tile_.lanes || !groups_.k.left.regular() || groups_.k.left.stride() != size_of(left))
             return;
         keeps_rows_ = true;
         if (!is_complex(acc_of(left))) return;
@@ -351,8 +350,7 @@ class Contract final : public Kernel {
 
     Ahead ahead_of(const Job& job, std::int64_t batch, std::int64_t p) const {
         Ahead ahead{};
-        ahead.begin(0, job.left + groups_.batch.left.at(batch) + groups_.k.left.at(listed_ * p), lines_[0],
-                    padding());
+        ahead.begin(0, job.left + groups_.batch.left.at(batch) + groups_.k.left.at(listed_ * p), lines_[0], padding());
         ahead.begin(1, job.right + groups_.batch.right.at(batch) + groups_.k.right.at(p), lines_[1], padding());
         return ahead;
     }
@@ -565,8 +563,8 @@ class Contract final : public Kernel {
                 job.direct_left
                     ? Side{block.left + (block.m0 + i) * groups_.m.left.stride() + block.p0 * groups_.k.left.stride(),
                            groups_.m.left.stride() / real_size_, parts_ == 1 ? groups_.k.left.stride() / real_size_ : 1}
-                    : keeps_rows_ ? Side{room.left + i * left_row(), left_row() / real_size_, 1}
-                                   : Side{room.left + i * left_row(), 1, rows_};
+                : keeps_rows_ ? Side{room.left + i * left_row(), left_row() / real_size_, 1}
+                              : Side{room.left + i * left_row(), 1, rows_};
             if (panel_ahead_) ahead.begin(0, a.at + rows_ * groups_.m.left.stride(), lines_[0], padding());
             for (std::int64_t q = 0; q < panels; ++q) {
                 const Panel& panel = first[q];

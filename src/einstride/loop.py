@@ -74,6 +74,20 @@ def nest(loops: Iterable[Loop], tensor: int) -> list[Loop]:
     return sorted(loops, key=lambda loop: -abs(loop.strides[tensor]) if loop.strides[tensor] else -(2**63))
 
 
+def walked_as_one(loops: Sequence[Loop], tensor: int) -> int:
+    """How many of the innermost loops one tensor walks as a single one.
+
+    >>> walked_as_one([Loop(Role.BATCH, 2, (8,)), Loop(Role.BATCH, 4, (96,)), Loop(Role.BATCH, 3, (32,))], 0)
+    2
+    """
+    count = 1
+    for outer, inner in zip(reversed(loops[:-1]), reversed(loops), strict=False):
+        if outer.strides[tensor] != inner.strides[tensor] * inner.extent:
+            break
+        count += 1
+    return min(count, len(loops))
+
+
 def next_to_innermost(loops: Sequence[Loop], tensor: int, itemsize: int) -> list[Loop]:
     """Move the loop along a tensor's adjacent elements to just outside of the innermost loop.
 

@@ -8,13 +8,19 @@ from math import prod
 
 from .expression import Label
 from .kernels import choose
-from .loop import Loop, Role, fold, nest, next_to_innermost, tile_adjacent, volume
+from .loop import Loop, Role, fold, nest, next_to_innermost, tile_adjacent, volume, walked_as_one
 from .machine import Machine
 from .problem import Problem, axis_strides, output_strides
 from .program import ITEMSIZES, Program, Step, intermediate_type
 from .tree import Tree, node_labels
 
 ALIGNMENT = 64
+PAGE = 4096
+# Of a left side that is read where it lies: the fewest rows that repay a product of their own (`bda,dc->abc` with 1000
+# of b and 16 x 16 of c and d: 0.6 of the time at 8 rows of float64, 1.3 at 5 of float32), and the most vectors of
+# columns, beyond which it is packed in any case.
+LEAST_ROWS = 8
+MOST_VECTORS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +121,44 @@ def _loops(problem: Problem, tensors: Sequence[Tensor], machine: Machine) -> lis
         free_right = next_to_innermost(free_right, 1, right)
     elif 8 * k >= m:
         free_right = tile_adjacent(free_right, 1, right)
+    batch, free_left = nest(loops[Role.BATCH], -1), nest(loops[Role.FREE_LEFT], -1 if n > k else 0)
+    apart = _walked_apart(loops, tensors, machine)
+    if apart:
+        free_left = [loop for loop in free_left if loop not in apart]
+        batch = nest([*batch, *(Loop(Role.BATCH, loop.extent, loop.strides) for loop in apart)], -1)
     return [
-        *nest(loops[Role.BATCH], -1),
-        *nest(loops[Role.FREE_LEFT], -1 if n > k else 0),
+        *batch,
+        *free_left,
         *free_right,
         *tile_adjacent(nest(loops[Role.CONTRACTED], 1 if n > m else 0), 0 if n > m else 1, left if n > m else right),
     ]
+
+
+def _walked_apart(loops: Mapping[Role, Sequence[Loop]], tensors: Sequence[Tensor], machine: Machine) -> list[Loop]:
+    """The loops of m that alone keep a pair from being read where it lies, without packing.
+
+    The left side is, where it walks each of m and k with one stride. So the outer loops of an m that has several may
+    join the batch instead, if the right side is not packed either, or it would be for each product: its columns are
+    adjacent and its rows share pages (`bda,dc->abc`, 96 each, float64, one core: 4.1 ms packed, 3.3 ms where it
+    lies).
+    """
+    left, right, out = tensors
+    size = ITEMSIZES[left.type]
+    m, n, k = nest(loops[Role.FREE_LEFT], 0), nest(loops[Role.FREE_RIGHT], 1), nest(loops[Role.CONTRACTED], 0)
+    inner = walked_as_one(m, 0)
+    columns = volume(n)
+    if (
+        left.type == right.type == out.type
+        and inner < len(m)
+        and 0 < len(n) == walked_as_one(n, 1)
+        and 0 < len(k) == walked_as_one(k, 0) == walked_as_one(k, 1)
+        and n[-1].strides[1] == size
+        and abs(k[-1].strides[1]) <= min(PAGE, 2 * columns * size)
+        and volume(m[-inner:]) >= LEAST_ROWS
+        and columns * size <= MOST_VECTORS * machine.vector_bytes
+    ):
+        return m[:-inner]
+    return []
 
 
 def _belongs_right(problem: Problem, left: Tensor, right: Tensor, made: Tensor) -> bool:
