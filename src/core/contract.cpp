@@ -179,10 +179,10 @@ class Contract final : public Kernel {
     // Numbers of the left side that lie along k are packed row by row, as they lie. Complex ones are then a real matrix
     // of twice the depth.
     void choose_rows(DType left) {
-        if (direct_left_ || k_ < tile_.lanes || !groups_.k.left.regular() || groups_.k.left.stride() != size_of(left))
-            return;
-        keeps_rows_ = true;
-        if (!is_complex(acc_of(left))) return;
+        const bool complex = is_complex(acc_of(left));
+        keeps_rows_ = !direct_left_ && complex == (parts_ == 2) && k_ >= tile_.lanes && groups_.k.left.regular() &&
+                      groups_.k.left.stride() == size_of(left);
+        if (!keeps_rows_ || !complex) return;
         const DType part = storage_of(real_of(acc_of(left)));
         convert_.left = level_.pack[static_cast<int>(part)][static_cast<int>(real_)];
         groups_.k.left.push(2, size_of(part));
