@@ -36,7 +36,7 @@ constexpr std::int64_t max_run = 512;
 // Work is cut into this many tasks a thread, so that threads of unequal speed finish together, but never below
 // least_task.
 constexpr std::int64_t tasks_per_thread = 2;
-constexpr std::int64_t most_tasks_a_thread = 8;
+constexpr std::int64_t most_tasks_a_thread = 4;
 constexpr std::int64_t max_splits = 16;
 
 // Of a side that all threads pack together and share: bytes for each of the threads that count, the most rows or
