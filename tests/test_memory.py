@@ -1,8 +1,8 @@
 """Extra memory of two-operand contractions: the packing buffers and nothing else, whatever the layouts.
 
-The bound: 4 MiB of packing buffers a thread (contract.cpp: at most 1.5 MiB of panels of the left side, 1 MiB of
-the right, 1 MiB of sums the output's type cannot hold, the rest offsets; or 3.5 MiB of panels that all share), and
-2 MiB of partial sums in all where a long contracted label is cut. It does not grow with the operands.
+The bound: 4 MiB of packing buffers a thread (contract_blocking.cpp: at most 1.5 MiB of panels of the left side, 1 MiB
+of the right, 1 MiB of sums the output's type cannot hold, the rest offsets; or 3.5 MiB of panels that all share), and 2
+MiB of partial sums in all where a long contracted label is cut. It does not grow with the operands.
 """
 
 from __future__ import annotations

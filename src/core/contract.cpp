@@ -11,7 +11,7 @@
 #include <memory>
 #include <optional>
 
-#include "contraction.hpp"
+#include "contract_blocking.hpp"
 #include "level.hpp"
 #include "memory.hpp"
 #include "program.hpp"
@@ -21,68 +21,12 @@ namespace einstride {
 
 namespace {
 
-// Bytes the packed blocks may take: a panel of the left side stays in L1 (32 KiB and more everywhere), a block
-// of the right side in L2 (half of 1 MiB).
-constexpr std::int64_t left_panel_bytes = 24 << 10;
-constexpr std::int64_t right_block_bytes = 512 << 10;
-constexpr std::int64_t max_task_rows = 560;
-constexpr std::int64_t max_task_columns = 2048;
-constexpr std::int64_t max_buffer_columns = 512;
-
-// Runs of n that are turned into panels at a time, and the longest run that is.
-constexpr std::int64_t max_turn = 32;
-constexpr std::int64_t max_run = 512;
-
-// Work is cut into this many tasks a thread, so that threads of unequal speed finish together, but never below
-// least_task.
-constexpr std::int64_t tasks_per_thread = 2;
-constexpr std::int64_t most_tasks_a_thread = 4;
-constexpr std::int64_t max_splits = 16;
-
-// Of a side that all threads pack together and share: bytes for each of the threads that count, the most rows or
-// columns, and tasks a thread that its tiles are cut into.
-constexpr std::int64_t shared_side_bytes = 896 << 10;
-constexpr std::int64_t most_sharers = 8;
-constexpr std::int64_t max_span = 8192;
-constexpr std::int64_t shared_tasks_per_thread = 4;
-
-// Of a k block of both sides, where the next one is fetched while tiles of this one run: a part of L2.
-constexpr std::int64_t max_ahead_bytes = 320 << 10;
-constexpr std::int64_t page_bytes = 4096;
-
 // Rows of complex numbers that are packed at a time before they are rewritten as real ones.
 constexpr std::int64_t expand_rows = 32;
 
-class Contract final : public Kernel {
+class Contract final : public Kernel, Blocking {
   public:
-    Contract(const std::vector<Loop>& loops, const std::vector<DType>& types)
-        : level_(level()),
-          acc_(acc_of(types[2])),
-          parts_(is_complex(acc_) ? 2 : 1),
-          real_(real_of(acc_)),
-          tile_(level_.tile[static_cast<int>(real_)]),
-          real_size_(size_of(real_)),
-          size_(size_of(acc_)),
-          convert_(types),
-          native_out_(is_native(types[2], acc_)) {
-        for (const Loop& loop : loops) groups_.push(loop);
-        batch_ = groups_.batch.count;
-        m_ = groups_.m.count;
-        n_ = groups_.n.count;
-        k_ = groups_.k.count;
-        columns_ = 2 * tile_.lanes / parts_;
-        rows_ = static_cast<int>(ceil_div(m_, ceil_div(m_, tile_.rows)));
-
-        const bool native_left = is_native(types[0], acc_), native_right = is_native(types[1], acc_);
-        choose_direct(native_left, native_right);
-        choose_rows(types[0]);
-        choose_turn(loops, size_of(types[1]));
-        choose_blocks();
-        choose_tasks();
-        look_ahead(size_of(types[0]), size_of(types[1]));
-        streamed_ = k_ <= k_block_ && splits_ == 1 && groups_.m.out.multiple_of(line_bytes) &&
-                    level_.fence != nullptr && past_caches(loops, types);
-    }
+    Contract(const std::vector<Loop>& loops, const std::vector<DType>& types) : Blocking(loops, types) {}
 
     bool run(char* const* tensors, const Monitor& monitor) const override {
         const auto aligned = [this](const char* at) {
@@ -152,174 +96,6 @@ class Contract final : public Kernel {
         Range operator[](std::int64_t index) const { return {index * piece, std::min((index + 1) * piece, count)}; }
     };
 
-    // A side that already lies as a tile wants to read it need not be packed. Measured on float32 and float64, m to
-    // 4000, n to 5000: the left side read where it lies takes 0.8 to 0.98 of the time up to 32 panels of n, and as long
-    // beyond; 1.2 to 1.7 times as long where its rows evict each other from L1. The right side takes 0.7 to 0.97 of the
-    // time while its rows share pages and m is small, up to 1.7 times as long where each row is a page of its own.
-    void choose_direct(bool native_left, bool native_right) {
-        const bool left_lies = native_left && groups_.m.left.regular() && groups_.k.left.regular() &&
-                               groups_.batch.left.multiple_of(real_size_) && groups_.m.left.multiple_of(real_size_) &&
-                               groups_.k.left.multiple_of(real_size_) &&
-                               (parts_ == 1 || k_ == 1 || groups_.k.left.stride() == size_);
-        const bool right_lies = native_right && parts_ == 1 && groups_.n.right.regular() && groups_.k.right.regular() &&
-                                (n_ == 1 || groups_.n.right.stride() == size_) &&
-                                groups_.batch.right.multiple_of(real_size_) && groups_.k.right.multiple_of(real_size_);
-        // A 32 KiB L1 of 8 ways keeps 8 lines that are 4096 bytes apart; of one panel none is read twice.
-        const auto collides = [this](std::int64_t stride, std::int64_t count) {
-            return stride != 0 && stride % 2048 == 0 && count > (stride % 4096 == 0 ? 8 : 16) && n_ > columns_;
-        };
-        direct_left_ = left_lies && n_ <= 32 * columns_ && !collides(groups_.m.left.stride(), rows_) &&
-                       !collides(groups_.k.left.stride(), k_);
-        const bool dense = std::abs(groups_.k.right.stride()) <= std::min(page_bytes, 2 * n_ * real_size_);
-        direct_right_ = right_lies && m_ <= (dense ? 32 : 2) * rows_;
-        direct_out_ = native_out_ && groups_.batch.out.multiple_of(real_size_) &&
-                      groups_.m.out.multiple_of(real_size_) && groups_.n.out.multiple_of(real_size_);
-    }
-
-    // Numbers of the left side that lie along k are packed row by row, as they lie. Complex ones are then a real matrix
-    // of twice the depth.
-    void choose_rows(DType left) {
-        const bool complex = is_complex(acc_of(left));
-        keeps_rows_ = !direct_left_ && complex == (parts_ == 2) && k_ >= tile_.lanes && groups_.k.left.regular() &&
-                      groups_.k.left.stride() == size_of(left);
-        if (!keeps_rows_ || !complex) return;
-        const DType part = storage_of(real_of(acc_of(left)));
-        convert_.left = level_.pack[static_cast<int>(part)][static_cast<int>(real_)];
-        groups_.k.left.push(2, size_of(part));
-        listed_ = 2;
-    }
-
-    // Whether the right side is packed across runs of its innermost loop: its adjacent elements belong to the loop
-    // around that one.
-    void choose_turn(const std::vector<Loop>& loops, std::int64_t right_size) {
-        const Loop* inner = nullptr;
-        const Loop* around = nullptr;
-        for (const Loop& loop : loops)
-            if (loop.role == Role::free_right) around = inner, inner = &loop;
-        if (around == nullptr || parts_ > 1 || around->strides[1] != right_size || inner->strides[1] == right_size ||
-            around->extent < tile_.lanes || inner->extent > max_run)
-            return;
-        run_ = inner->extent;
-        turn_ = around->extent;
-        adjacent_.resize(static_cast<std::size_t>(max_turn));
-        for (std::int64_t i = 0; i < max_turn; ++i) adjacent_[static_cast<std::size_t>(i)] = i * right_size;
-    }
-
-    void choose_blocks() {
-        std::int64_t deepest = std::max<std::int64_t>(left_panel_bytes / (rows_ * parts_ * real_size_), 64);
-        const std::int64_t padded = turn_ > 1 ? round_up(run_, columns_) : columns_;
-        // A block that is turned holds a register's worth of runs, or cache lines are still fetched more than once.
-        const std::int64_t least = turn_ > 1 ? tile_.lanes : 1;
-        deepest = std::min(deepest, std::max<std::int64_t>(right_block_bytes / (least * padded * size_), 32));
-        k_block_ = k_ == 0 ? 1 : ceil_div(k_, ceil_div(k_, deepest));
-        const auto columns_in = [&](std::int64_t bytes) {
-            const std::int64_t fit = bytes / (k_block_ * parts_ * size_) / padded / least * least;
-            return std::max(fit, least) * (turn_ > 1 ? run_ : columns_);
-        };
-        n_block_ = columns_in(right_block_bytes);
-        const std::int64_t side_bytes = shared_side_bytes * std::clamp<std::int64_t>(num_threads(), 2, most_sharers);
-        m_span_ = equal_part(m_, std::min(side_bytes / left_row(), max_span), rows_);
-        n_span_ = equal_part(n_, std::min(columns_in(side_bytes), max_span), grain());
-    }
-
-    // Of `count` cut into the fewest parts of at most `most`: one of equal size, in whole grains.
-    static std::int64_t equal_part(std::int64_t count, std::int64_t most, std::int64_t grain) {
-        return std::min(
-            count, round_up(ceil_div(count, ceil_div(count, std::max(most / grain, std::int64_t{1}) * grain)), grain));
-    }
-
-    // Columns that are not parted.
-    std::int64_t grain() const { return turn_ > 1 ? run_ * tile_.lanes : columns_; }
-
-    void choose_tasks() {
-        const std::int64_t work = m_ * n_ * k_ * parts_ * parts_;
-        buffered_ = !native_out_ && k_ > k_block_;
-        // Few outputs and a long k: k itself is cut, by shape alone, so that sums do not depend on the threads.
-        const std::int64_t outputs = batch_ * m_ * n_;
-        splits_ = 1;
-        while (splits_ < max_splits && outputs * splits_ * size_ <= (1 << 19) && k_ >= 4 * splits_ * k_block_ &&
-               batch_ * work / splits_ >= 2 * least_task)
-            splits_ *= 2;
-        split_k_ = ceil_div(k_, splits_);
-
-        const std::int64_t wanted =
-            splits_ > 1 || batch_ * work < 2 * least_task ? 1 : tasks_per_thread * num_threads();
-        const std::int64_t most_columns = buffered_ ? max_buffer_columns : max_task_columns;
-        // Parts of equal size, in whole panels.
-        std::int64_t m_parts = ceil_div(m_, max_task_rows), n_parts = ceil_div(n_, round_up(most_columns, grain()));
-        const auto cut = [&] {
-            task_m_ = std::min(m_, round_up(ceil_div(m_, m_parts), rows_));
-            task_n_ = std::min(n_, round_up(ceil_div(n_, n_parts), grain()));
-        };
-        cut();
-        batches_ = wanted == 1 ? batch_
-                               : std::clamp<std::int64_t>(
-                                     std::max(least_task / work, batch_ / (most_tasks_a_thread * num_threads())), 1,
-                                     std::max<std::int64_t>(batch_ / wanted, 1));
-        while (batches_ == 1 && batch_ * m_parts * n_parts < wanted &&
-               task_m_ * task_n_ * k_ * parts_ * parts_ >= 2 * least_task) {
-            const bool rows_divide = task_m_ > 2 * rows_, columns_divide = task_n_ > grain();
-            if (!rows_divide && !columns_divide) break;
-            (rows_divide && (task_m_ >= task_n_ || !columns_divide) ? m_parts : n_parts) *= 2;
-            cut();
-        }
-        n_block_ = std::min(n_block_, round_up(task_n_, turn_ > 1 ? run_ : columns_));
-        m_tasks_ = ceil_div(m_, task_m_);
-        n_tasks_ = ceil_div(n_, task_n_);
-        tasks_ = ceil_div(batch_, batches_) * m_tasks_ * n_tasks_;
-        choose_shared();
-    }
-
-    // Tasks that pack for themselves pack the left side once for each cut of n, and the right side once for each cut of
-    // m. Where that is much, and a k block is work enough to bring the threads together twice, they pack it together
-    // (2 threads, 1024 x 1024 x 1024 float32: 10.9 ms each for itself, 10.4 ms together; `aebf,dfce->abcd` at 24: 4.8
-    // and 4.3 ms).
-    void choose_shared() {
-        const std::int64_t left = direct_left_ ? 0 : m_, right = direct_right_ ? 0 : n_;
-        const std::int64_t together = m_span_ * n_span_ * k_block_ * parts_ * parts_;
-        shared_ = splits_ == 1 && !buffered_ && 4 * (left * n_tasks_ + right * m_tasks_) > 5 * (left + right) &&
-                  together >= 8 * least_task * num_threads();
-        if (!shared_) return;
-        const std::int64_t cuts = shared_tasks_per_thread * num_threads();
-        pack_m_ = equal_part(m_span_, ceil_div(m_span_, cuts), rows_);
-        pack_n_ = equal_part(n_span_, ceil_div(n_span_, cuts), grain());
-        task_n_ = equal_part(n_span_, n_block_, grain());
-        task_m_ = equal_part(m_span_, ceil_div(m_span_, ceil_div(cuts, ceil_div(n_span_, task_n_))), rows_);
-    }
-
-    // Lists the cache lines of what is read next while tiles run: of a k block of either side, if a task that has all
-    // of m and n works through several; else of a panel of a left side that is read where it lies.
-    void look_ahead(std::int64_t left_size, std::int64_t right_size) {
-        const bool several_k = k_ > k_block_;
-        const std::int64_t depth = std::min(k_, k_block_);
-        std::int64_t tiles = panels_in(std::min(n_, n_block_));
-        if ((batches_ > 1 || several_k) && splits_ == 1 && m_tasks_ * n_tasks_ == 1 &&
-            (!several_k || (groups_.k.left.regular() && groups_.k.right.regular())) &&
-            (m_ * left_size + n_ * right_size) * depth <= max_ahead_bytes) {
-            if (several_k || groups_.batch.left.stride() != 0)
-                list_lines(groups_.m.left, m_, groups_.k.left, listed_ * depth, lines_[0]);
-            if (several_k || groups_.batch.right.stride() != 0)
-                list_lines(groups_.n.right, n_, groups_.k.right, depth, lines_[1]);
-            tiles = ceil_div(m_, rows_) * panels_in(n_);
-        } else if (direct_left_ && m_ > rows_) {
-            list_lines(groups_.m.left, rows_, groups_.k.left, depth, lines_[0]);
-            panel_ahead_ = !lines_[0].empty();
-        }
-        for (std::size_t side = 0; side < 2; ++side) {
-            lines_a_tile_[side] = ceil_div(static_cast<std::int64_t>(lines_[side].size()), tiles);
-            // A tile fetches a line a step, whether or not as many are left.
-            if (!lines_[side].empty()) lines_[side].resize(lines_[side].size() + padding(), lines_[side].back());
-        }
-    }
-
-    static void list_lines(const Walk& a, std::int64_t a_count, const Walk& b, std::int64_t b_count,
-                           std::vector<std::int64_t>& lines) {
-        if (std::abs(b.stride()) > std::abs(a.stride())) return list_lines(b, b_count, a, a_count, lines);
-        lines = lines_of(a.list(a_count), b.list(b_count));
-        // What lies in a page of its own is foreseen by the processor.
-        if (!lines.empty() && std::abs(lines.back() - lines.front()) < page_bytes) lines.clear();
-    }
-
     // What is read next, fetched while tiles run, for processors do not foresee it (chunked attention scores, 512
     // products of 64 x 64 x 64 float32: 5.6 ms without, 4.1 ms with; `ijk,kr->ijr` with r = 32 and 120 x 120 x 120
     // float64: 4.6 ms without, 2.6 ms with).
@@ -345,8 +121,6 @@ class Contract final : public Kernel {
             }
         }
     };
-
-    std::size_t padding() const { return static_cast<std::size_t>(k_block_ * parts_); }
 
     Ahead ahead_of(const Job& job, std::int64_t batch, std::int64_t p) const {
         Ahead ahead{};
@@ -404,19 +178,6 @@ class Contract final : public Kernel {
         room.k_left = room.n_sums + columns;
         room.k_right = room.k_left + listed_ * k_block_;
         return room;
-    }
-
-    // Bytes of one row of the left side in its panel, and of a whole panel of the right side.
-    std::int64_t left_row() const {
-        const std::int64_t bytes = k_block_ * parts_ * real_size_;
-        // Rows an odd number of lines apart do not evict each other from L1.
-        return keeps_rows_ ? (ceil_div(bytes, line_bytes) | 1) * line_bytes : bytes;
-    }
-    std::int64_t right_panel() const { return columns_ * parts_ * k_block_ * size_; }
-
-    // Panels never straddle two runs of a side that is turned, whose blocks hold whole runs.
-    std::int64_t panels_in(std::int64_t columns) const {
-        return turn_ > 1 ? columns / run_ * ceil_div(run_, columns_) : ceil_div(columns, columns_);
     }
 
     void task(const Job& job, std::int64_t index) const {
@@ -705,42 +466,6 @@ class Contract final : public Kernel {
             default: return add_partials(reinterpret_cast<double*>(sums), count, parts);
         }
     }
-
-    static DType storage_of(Acc acc) {
-        constexpr DType storage[acc_count] = {DType::u16, DType::u32, DType::u64, DType::f32,
-                                              DType::f64, DType::c64, DType::c128};
-        return storage[static_cast<int>(acc)];
-    }
-
-    const Level& level_;
-    Acc acc_;
-    int parts_;  // reals in a number
-    Acc real_;
-    const Tile& tile_;
-    std::int64_t real_size_, size_;  // bytes of a real, of a number
-    Conversions convert_;
-    bool native_out_;
-
-    LabelGroups groups_;
-    std::int64_t batch_, m_, n_, k_;  // their counts
-    int rows_;                        // of a panel of the left side
-    std::int64_t columns_;            // numbers in a row of a panel of the right side
-    bool direct_left_, direct_right_, direct_out_;
-    std::vector<std::int64_t> lines_[2];  // that are fetched ahead, of the left side and of the right
-    std::int64_t lines_a_tile_[2] = {0, 0};
-    bool panel_ahead_ = false;         // the lines are a panel's of the left side
-    bool keeps_rows_ = false;          // a panel of the left side does, else it holds its rows' numbers side by side
-    int listed_ = 1;                   // reals of a number of the left side that are packed one after another
-    std::int64_t run_ = 0, turn_ = 1;  // columns in a run and runs that hold adjacent elements; 1 where nothing turns
-    std::vector<std::int64_t> adjacent_;  // 0, 1, 2, ... elements of the right side
-    std::int64_t k_block_, n_block_;
-    std::int64_t task_m_, task_n_, batches_, m_tasks_, n_tasks_, tasks_;
-    bool shared_;                   // all threads pack together
-    std::int64_t m_span_, n_span_;  // rows and columns that are packed at a time then
-    std::int64_t pack_m_, pack_n_;  // and that one task packs
-    bool streamed_;                 // the output goes past the caches
-    bool buffered_;                 // the output's type cannot hold partial sums, and there are some
-    std::int64_t splits_, split_k_;
 };
 
 }  // namespace

@@ -1,0 +1,83 @@
+// How a contraction is cut: what is packed and what is read where it lies, blocks that stay in caches, and tasks.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "contraction.hpp"
+#include "level.hpp"
+#include "loop.hpp"
+#include "types.hpp"
+
+namespace einstride {
+
+// Runs of n that are turned into panels at a time.
+inline constexpr std::int64_t max_turn = 32;
+
+// The storage type that holds what is computed as it is.
+DType storage_of(Acc acc);
+
+// What depends on the loops and the number of threads alone, chosen once.
+class Blocking {
+  protected:
+    Blocking(const std::vector<Loop>& loops, const std::vector<DType>& types);
+
+    // Bytes of one row of the left side in its panel, and of a whole panel of the right side.
+    std::int64_t left_row() const {
+        const std::int64_t bytes = k_block_ * parts_ * real_size_;
+        // Rows an odd number of lines apart do not evict each other from L1.
+        return keeps_rows_ ? (ceil_div(bytes, line_bytes) | 1) * line_bytes : bytes;
+    }
+    std::int64_t right_panel() const { return columns_ * parts_ * k_block_ * size_; }
+
+    // Panels never straddle two runs of a side that is turned, whose blocks hold whole runs.
+    std::int64_t panels_in(std::int64_t columns) const {
+        return turn_ > 1 ? columns / run_ * ceil_div(run_, columns_) : ceil_div(columns, columns_);
+    }
+
+    // Fetched in vain at most, after the last of a list of lines.
+    std::size_t padding() const { return static_cast<std::size_t>(k_block_ * parts_); }
+
+    const Level& level_;
+    Acc acc_;
+    int parts_;  // reals in a number
+    Acc real_;
+    const Tile& tile_;
+    std::int64_t real_size_, size_;  // bytes of a real, of a number
+    Conversions convert_;
+    bool native_out_;
+
+    LabelGroups groups_;
+    std::int64_t batch_, m_, n_, k_;  // their counts
+    int rows_;                        // of a panel of the left side
+    std::int64_t columns_;            // numbers in a row of a panel of the right side
+    bool direct_left_, direct_right_, direct_out_;
+    std::vector<std::int64_t> lines_[2];  // that are fetched ahead, of the left side and of the right
+    std::int64_t lines_a_tile_[2] = {0, 0};
+    bool panel_ahead_ = false;         // the lines are a panel's of the left side
+    bool keeps_rows_ = false;          // a panel of the left side does, else it holds its rows' numbers side by side
+    int listed_ = 1;                   // reals of a number of the left side that are packed one after another
+    std::int64_t run_ = 0, turn_ = 1;  // columns in a run and runs that hold adjacent elements; 1 where nothing turns
+    std::vector<std::int64_t> adjacent_;  // 0, 1, 2, ... elements of the right side
+    std::int64_t k_block_, n_block_;
+    std::int64_t task_m_, task_n_, batches_, m_tasks_, n_tasks_, tasks_;
+    bool shared_;                   // all threads pack together
+    std::int64_t m_span_, n_span_;  // rows and columns that are packed at a time then
+    std::int64_t pack_m_, pack_n_;  // and that one task packs
+    bool streamed_;                 // the output goes past the caches
+    bool buffered_;                 // the output's type cannot hold partial sums, and there are some
+    std::int64_t splits_, split_k_;
+
+  private:
+    void choose_direct(bool native_left, bool native_right);
+    void choose_rows(DType left);
+    void choose_turn(const std::vector<Loop>& loops, std::int64_t right_size);
+    void choose_blocks();
+    void choose_tasks();
+    void choose_shared();
+    void look_ahead(std::int64_t left_size, std::int64_t right_size);
+    std::int64_t grain() const;
+};
+
+}  // namespace einstride
