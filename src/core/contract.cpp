@@ -336,7 +336,7 @@ class Contract final : public Kernel, Blocking {
                                    groups_.k.right.stride() / real_size_, 1}
                             : Side{packed, columns_ * parts_, 1};
                 write_tile(target, room.heights[i / rows_], panel.out, depth * parts_, a, b, block.add, ahead.now);
-                ahead.advance(lines_a_tile_, depth * parts_);
+                ahead.advance(lines_a_tile_, tile_.fetches ? depth * parts_ : 0);
             }
         }
     }
