@@ -150,10 +150,10 @@ class Pool {
         keep_apart();
         wake(tasks - 1);
 
-        drain(&monitor);
+        const Duty duty{&stopped_, &unfinished_, tasks, &monitor};
+        drain(duty);
         if (!spin_until([this] { return unfinished_.load(std::memory_order_acquire) == 0; })) {
             // Others may be in the middle of long tasks: the caller still asks whether to stop them.
-            const Duty duty{&stopped_, &unfinished_, tasks_, &monitor};
             std::unique_lock lock(mutex_);
             caller_sleeps_.store(true);
             while (!done_.wait_for(lock, poll_interval, [this] { return unfinished_.load() == 0; })) {
@@ -199,6 +199,8 @@ class Pool {
     }
 
     void serve() {
+        // How many tasks a job has is for its caller to ask: it may be written while a thread that finds none looks.
+        const Duty duty{&stopped_, &unfinished_, 0, nullptr};
         const auto something = [this] { return unclaimed_.load() > 0 || quit_.load(std::memory_order_relaxed); };
         for (;;) {
             if (!spin_until(something)) {
@@ -208,13 +210,12 @@ class Pool {
                 sleepers_.fetch_sub(1);
             }
             if (quit_.load(std::memory_order_relaxed)) return;
-            drain(nullptr);
+            drain(duty);
         }
     }
 
     // Runs tasks until there is none to take.
-    void drain(const Monitor* monitor) {
-        const Duty duty{&stopped_, &unfinished_, tasks_, monitor};
+    void drain(const Duty& duty) {
         const OnDuty here(duty);
         for (;;) {
             std::int64_t left = unclaimed_.load(std::memory_order_relaxed);
