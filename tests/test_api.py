@@ -200,6 +200,19 @@ def test_order(order: Any) -> None:
             assert result.strides == expected.strides
 
 
+@pytest.mark.parametrize("subscripts", ["ij,jk->ki", "ijk,j->kij", "ijk,jik->kji", "ijk->ki", "i,jk->kij"])
+def test_only_a_contraction_is_in_c_order_where_numpy_has_another(subscripts: str) -> None:
+    terms = subscripts.split("->")[0].split(",")
+    operands = [integers(*["ijk".index(letter) + 2 for letter in term]) for term in terms]
+    for _ in range(2):
+        result, expected = einsum(subscripts, *operands), np.einsum(subscripts, *operands)
+        assert np.array_equal(result, expected)
+        if subscripts == "ij,jk->ki":
+            assert result.flags.c_contiguous and not expected.flags.c_contiguous
+        else:
+            assert result.strides == expected.strides
+
+
 def test_out_is_filled_and_returned() -> None:
     a, b = integers(2, 3), integers(3, 4)
     outs = [

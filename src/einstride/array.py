@@ -302,9 +302,11 @@ def is_contiguous(shape: Shape, strides: Sequence[int], itemsize: int, fortran: 
 def axis_order(problem: Problem, strides: Strides, dtypes: Sequence[DType], order: str) -> Sequence[int]:
     """The output's axes, outermost first, as ``order`` lays them out in memory.
 
-    ``'K'`` is C order when every operand is C-contiguous; else axes follow the operands' strides by the rule of NumPy's
-    iterator: an insertion sort from C order, the summed labels last and by name, in which an axis moves outward past
-    those whose strides are smaller in some operand and larger in none.
+    ``'K'`` follows the operands' strides by the rule of NumPy's iterator: an insertion sort from C order, the summed
+    labels last and by name, in which an axis moves outward past those whose strides are smaller in some operand and
+    larger in none. A contraction of C-contiguous operands is in C order, for the rule would have batch labels
+    innermost, where no matrix product wants them (`bqhd,bkhd->bhqk` of 4 x 256 x 12 x 64 float32: 2.2 ms, and 7.5 ms
+    that way).
     """
     axes = range(len(problem.expression.output))
     itemsizes = [dtype.itemsize for dtype in dtypes]
@@ -318,7 +320,8 @@ def axis_order(problem: Problem, strides: Strides, dtypes: Sequence[DType], orde
         order = "F" if all(fortran) else "C"
     if order == "F":
         return axes[::-1]
-    if order == "C" or all(map(is_contiguous, problem.shapes, strides, itemsizes)):
+    contracts = len(strides) > 1 and len(set(problem.expression.output)) < len(problem.extents)
+    if order == "C" or (contracts and all(map(is_contiguous, problem.shapes, strides, itemsizes))):
         return axes
     # A broadcast axis and one of extent 1 have no say.
     tables = [axis_strides(problem, number, operand) for number, operand in enumerate(strides)]
