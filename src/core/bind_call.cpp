@@ -522,7 +522,7 @@ Args:
         ``einsum(a, [0, 1], b, [1, 2], [0, 2])``.
     operands: Arrays, or what NumPy makes arrays of. Where they share a label their extents are equal, or 1.
     out: The array to fill and return; it may overlap an operand.
-    dtype, order, casting: As in numpy.einsum.
+    dtype, order, casting: As in numpy.einsum; but with order 'K' a contraction of C-contiguous operands is in C order.
     optimize: ``"auto"`` takes the order of least predicted time; whatever numpy.einsum accepts keeps its meaning.
     memory: The most bytes that intermediates may take.
 
