@@ -9,9 +9,6 @@ namespace einstride {
 
 inline constexpr int max_factors = 3;
 
-// Bytes of a row whose terms are summed in registers; those of a longer one are added to it one after another.
-inline constexpr std::int64_t short_row = 256;
-
 // rows x terms x length products. Row r of the output is the sum over the terms t of the product of the factors;
 // factor i of (r, t) starts at in[i] + row_at[i][r] + term_at[i][t] and is either `length` adjacent numbers of
 // the compute type (a vector) or a single one (a scalar). Distances are bytes. No term at all gives zeros.
