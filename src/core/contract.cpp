@@ -355,14 +355,12 @@ class Contract final : public Kernel, Blocking {
 
     void pack_left(const Room& room, const Block& block, const Range& rows) const {
         const Offsets along = slice(room.k_left, listed_ * block.depth);
-        for (std::int64_t i = rows.from; i < rows.to; i += rows_) {
-            char* panel = room.left + i * left_row();
-            const Offsets height = slice(room.m_left + i, std::min<std::int64_t>(rows_, rows.to - i));
-            if (keeps_rows_)
-                convert_.left(panel, left_row() / real_size_, block.left, height, along);
-            else
-                pack_panel(convert_.left, level_.expand_left, 1, panel, rows_, block.left, along, height);
-        }
+        if (keeps_rows_)
+            return convert_.left(room.left + rows.from * left_row(), left_row() / real_size_, block.left,
+                                 slice(room.m_left + rows.from, rows.to - rows.from), along);
+        for (std::int64_t i = rows.from; i < rows.to; i += rows_)
+            pack_panel(convert_.left, level_.expand_left, 1, room.left + i * left_row(), rows_, block.left, along,
+                       slice(room.m_left + i, std::min<std::int64_t>(rows_, rows.to - i)));
     }
 
     // Of a side that is read where it lies only a last, narrow panel is packed.
@@ -370,7 +368,14 @@ class Contract final : public Kernel, Blocking {
         if (turn_ > 1) return pack_turned(room, block, to, columns);
         const Offsets along = slice(room.k_right, block.depth);
         const Panel* const first = room.panels + panels_in(columns.from);
-        for (std::int64_t q = 0; q < panels_in(columns.to - columns.from); ++q) {
+        std::int64_t q = 0;
+        if (right_adjacent_ && !job.direct_right) {
+            const std::int64_t whole = (columns.to - columns.from) / columns_;
+            convert_.right_panels(to, columns_, right_panel() / size_, columns_, block.right, along,
+                                  {room.n_right + columns.from, whole * columns_, groups_.n.right.stride()});
+            q = whole;
+        }
+        for (; q < panels_in(columns.to - columns.from); ++q) {
             const Offsets& width = first[q].right;
             if (job.direct_right && width.count == columns_) continue;
             char* panel = to + (job.direct_right ? 0 : q * right_panel());

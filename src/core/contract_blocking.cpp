@@ -83,7 +83,7 @@ Blocking::Blocking(const std::vector<Loop>& loops, const std::vector<DType>& typ
     rows_ = static_cast<int>(ceil_div(m_, ceil_div(m_, tile_.rows)));
 
     const bool native_left = is_native(types[0], acc_), native_right = is_native(types[1], acc_);
-    choose_direct(native_left, native_right);
+    choose_direct(native_left, native_right, size_of(types[1]));
     choose_rows(types[0]);
     choose_turn(loops, size_of(types[1]));
     choose_blocks();
@@ -97,7 +97,7 @@ Blocking::Blocking(const std::vector<Loop>& loops, const std::vector<DType>& typ
 // 4000, n to 5000: the left side read where it lies takes 0.8 to 0.98 of the time up to 32 panels of n, and as long
 // beyond; 1.2 to 1.7 times as long where its rows evict each other from L1. The right side takes 0.7 to 0.97 of the
 // time while its rows share pages and m is small, up to 1.7 times as long where each row is a page of its own.
-void Blocking::choose_direct(bool native_left, bool native_right) {
+void Blocking::choose_direct(bool native_left, bool native_right, std::int64_t right_size) {
     const bool left_lies = native_left && groups_.m.left.regular() && groups_.k.left.regular() &&
                            groups_.batch.left.multiple_of(real_size_) && groups_.m.left.multiple_of(real_size_) &&
                            groups_.k.left.multiple_of(real_size_) &&
@@ -113,6 +113,7 @@ void Blocking::choose_direct(bool native_left, bool native_right) {
                    !collides(groups_.k.left.stride(), k_);
     const bool dense = std::abs(groups_.k.right.stride()) <= std::min(page_bytes, 2 * n_ * real_size_);
     direct_right_ = right_lies && m_ <= (dense ? 32 : 2) * rows_;
+    right_adjacent_ = parts_ == 1 && groups_.n.right.regular() && groups_.n.right.stride() == right_size;
     direct_out_ = native_out_ && groups_.batch.out.multiple_of(real_size_) && groups_.m.out.multiple_of(real_size_) &&
                   groups_.n.out.multiple_of(real_size_);
 }

@@ -53,6 +53,7 @@ class Blocking {
     int rows_;                        // of a panel of the left side
     std::int64_t columns_;            // numbers in a row of a panel of the right side
     bool direct_left_, direct_right_, direct_out_;
+    bool right_adjacent_;                 // real numbers along n: panels are packed some at a time
     std::vector<std::int64_t> lines_[2];  // that are fetched ahead, of the left side and of the right
     std::int64_t lines_a_tile_[2] = {0, 0};
     bool panel_ahead_ = false;         // the lines are a panel's of the left side
@@ -70,7 +71,7 @@ class Blocking {
     std::int64_t splits_, split_k_;
 
   private:
-    void choose_direct(bool native_left, bool native_right);
+    void choose_direct(bool native_left, bool native_right, std::int64_t right_size);
     void choose_rows(DType left);
     void choose_turn(const std::vector<Loop>& loops, std::int64_t right_size);
     void choose_blocks();

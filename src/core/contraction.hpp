@@ -47,18 +47,18 @@ struct LabelGroups {
 
 struct Conversions {
     PackFn left, right, out;
+    PackPanelsFn left_panels, right_panels;
     StoreFn store;  // into the output
 
     // types: of the two sides and the output
-    explicit Conversions(const std::vector<DType>& types)
-        : left(to_computed(types, 0)),
-          right(to_computed(types, 1)),
-          out(to_computed(types, 2)),
-          store(level().store[static_cast<int>(types[2])]) {}
-
-  private:
-    static PackFn to_computed(const std::vector<DType>& types, std::size_t tensor) {
-        return level().pack[static_cast<int>(types[tensor])][static_cast<int>(acc_of(types[2]))];
+    explicit Conversions(const std::vector<DType>& types) : store(level().store[static_cast<int>(types[2])]) {
+        const auto computed = static_cast<std::size_t>(acc_of(types[2]));
+        const auto from = [computed](const auto& table, DType type) { return table[static_cast<int>(type)][computed]; };
+        left = from(level().pack, types[0]);
+        right = from(level().pack, types[1]);
+        out = from(level().pack, types[2]);
+        left_panels = from(level().pack_panels, types[0]);
+        right_panels = from(level().pack_panels, types[1]);
     }
 };
 

@@ -18,6 +18,9 @@ namespace {
 // A tile's rows and columns of a k block, one vector a k each, stay in a 32 KiB L1; the rows of a task in half of L2.
 constexpr std::int64_t k_block = 48;
 constexpr std::int64_t max_task_rows = 80;
+constexpr std::int64_t left_bytes = 512 << 10;
+// Vectors that are packed at a time: neighbours share cache lines, or lie in lines that follow one another.
+constexpr std::int64_t most_together = 4;
 
 class Lanes final : public Kernel {
   public:
@@ -35,7 +38,9 @@ class Lanes final : public Kernel {
         task_m_ = std::min(groups_.m.count, max_task_rows / tile_.side * tile_.side);
         m_tasks_ = ceil_div(groups_.m.count, task_m_);
         const std::int64_t per_vector = task_m_ * groups_.n.count * groups_.k.count * tile_.lanes;
-        vectors_per_task_ = std::clamp<std::int64_t>(least_task / per_vector, 1, vectors_);
+        const std::int64_t left_vector = task_m_ * std::min(groups_.k.count, k_block) * tile_.lanes * size_;
+        together_ = std::clamp<std::int64_t>(left_bytes / left_vector, 1, std::min(vectors_, most_together));
+        vectors_per_task_ = std::clamp<std::int64_t>(least_task / per_vector, together_, vectors_);
         vector_tasks_ = ceil_div(vectors_, vectors_per_task_);
     }
 
@@ -55,9 +60,12 @@ class Lanes final : public Kernel {
 
         const std::int64_t vector = tile_.lanes * size_;
         const std::int64_t depth = std::min(k, k_block);
-        const std::int64_t panels = (rows + tile_.side) * depth * vector;
-        char* memory = scratch(static_cast<std::size_t>(panels + (2 * (rows + columns + k) + 2 * tile_.lanes) * 8));
-        char* right_panel = memory + rows * depth * vector;
+        const std::int64_t left_panels = rows * depth * vector, right_panel = tile_.side * depth * vector;
+        const std::int64_t panels = together_ * (left_panels + right_panel);
+        const std::int64_t lanes = together_ * tile_.lanes;
+        char* memory = scratch(static_cast<std::size_t>(
+            panels + (2 * (rows + columns + k + lanes) + tile_.side * depth) * static_cast<std::int64_t>(sizeof(k))));
+        char* const rights = memory + together_ * left_panels;
         std::int64_t* offsets = reinterpret_cast<std::int64_t*>(memory + panels);
         const auto place = [&offsets](const Walk& walk, std::int64_t first, std::int64_t count) {
             std::int64_t* at = offsets;
@@ -72,39 +80,47 @@ class Lanes final : public Kernel {
         const std::int64_t* k_left = place(groups_.k.left, 0, k);
         const std::int64_t* k_right = place(groups_.k.right, 0, k);
         std::int64_t* lane_left = offsets;
-        std::int64_t* lane_right = offsets + tile_.lanes;
-        for (std::int64_t lane = 0; lane < tile_.lanes; ++lane) {
+        std::int64_t* lane_right = lane_left + lanes;
+        std::int64_t* const both = lane_right + lanes;
+        for (std::int64_t lane = 0; lane < lanes; ++lane) {
             lane_left[lane] = lane * left_stride_;
             lane_right[lane] = lane * right_stride_;
         }
 
-        for (std::int64_t v = v0; v < std::min(v0 + vectors_per_task_, vectors_); ++v) {
+        const std::int64_t v1 = std::min(v0 + vectors_per_task_, vectors_);
+        for (std::int64_t v = v0; v < v1; v += together_) {
             if (interrupted()) return;
-            const std::int64_t first = v * tile_.lanes, width = std::min<std::int64_t>(tile_.lanes, extent_ - first);
+            const std::int64_t first = v * tile_.lanes, count = std::min(together_, v1 - v);
+            const std::int64_t width = std::min(count * tile_.lanes, extent_ - first);
             const char* left = tensors[0] + groups_.batch.left.at(b) + first * left_stride_;
             const char* right = tensors[1] + groups_.batch.right.at(b) + first * right_stride_;
             char* out = tensors[2] + groups_.batch.out.at(b) + first * size_;
             // The lanes that a last, narrow vector lacks stay zero.
-            if (width < tile_.lanes) std::memset(memory, 0, static_cast<std::size_t>(panels));
+            if (width < count * tile_.lanes) std::memset(memory, 0, static_cast<std::size_t>(panels));
             for (std::int64_t p = 0; p < k; p += k_block) {
                 const std::int64_t now = std::min(k_block, k - p);
                 for (std::int64_t i = 0; i < rows; i += tile_.side)
-                    pack_panel(convert_.left, memory + i * depth * vector, left, m_left + i,
-                               std::min(tile_side(), rows - i), slice(k_left + p, now),
-                               {lane_left, width, left_stride_});
+                    pack_panels(convert_.left_panels, memory + i * depth * vector, left_panels, left,
+                                {m_left + i, std::min(tile_side(), rows - i), irregular}, {k_left + p, now, irregular},
+                                {lane_left, width, left_stride_}, both);
                 for (std::int64_t j = 0; j < columns; j += tile_.side) {
                     const std::int64_t across = std::min(tile_side(), columns - j);
-                    pack_panel(convert_.right, right_panel, right, n_right + j, across, slice(k_right + p, now),
-                               {lane_right, width, right_stride_});
-                    for (std::int64_t i = 0; i < rows; i += tile_.side) {
-                        const std::int64_t down = std::min(tile_side(), rows - i);
-                        const LaneTileFn run_tile = tile_.run[down][across];
-                        const char* a = memory + i * depth * vector;
-                        if (width == tile_.lanes)
-                            run_tile(now, a, right_panel, out, m_out + i, n_out + j, p > 0);
-                        else
-                            run_narrow(run_tile, now, a, right_panel, out, m_out + i, down, n_out + j, across, width,
-                                       p > 0);
+                    pack_panels(convert_.right_panels, rights, right_panel, right, {n_right + j, across, irregular},
+                                {k_right + p, now, irregular}, {lane_right, width, right_stride_}, both);
+                    for (std::int64_t u = 0; u < count; ++u) {
+                        const std::int64_t wide = std::min<std::int64_t>(tile_.lanes, width - u * tile_.lanes);
+                        const char* const b_panel = rights + u * right_panel;
+                        char* const to = out + u * vector;
+                        for (std::int64_t i = 0; i < rows; i += tile_.side) {
+                            const std::int64_t down = std::min(tile_side(), rows - i);
+                            const LaneTileFn run_tile = tile_.run[down][across];
+                            const char* a_panel = memory + u * left_panels + i * depth * vector;
+                            if (wide == tile_.lanes)
+                                run_tile(now, a_panel, b_panel, to, m_out + i, n_out + j, p > 0);
+                            else
+                                run_narrow(run_tile, now, a_panel, b_panel, to, m_out + i, down, n_out + j, across,
+                                           wide, p > 0);
+                        }
                     }
                 }
             }
@@ -113,11 +129,13 @@ class Lanes final : public Kernel {
 
     std::int64_t tile_side() const { return tile_.side; }
 
-    // panel[p][i] = the vector at from + side[i] + depth[p].
-    void pack_panel(PackFn pack, char* panel, const char* from, const std::int64_t* side, std::int64_t count,
-                    const Offsets& depth, const Offsets& along) const {
-        for (std::int64_t i = 0; i < count; ++i)
-            pack(panel + i * tile_.lanes * size_, count * tile_.lanes, from + side[i], depth, along);
+    // For each of some vectors along the lanes a panel, `apart` bytes after the one before: panel[p][i] = the vector at
+    // from + side[i] + depth[p]. `both` is room for all of these sums.
+    void pack_panels(PackPanelsFn pack, char* panel, std::int64_t apart, const char* from, const Offsets& side,
+                     const Offsets& depth, const Offsets& along, std::int64_t* both) const {
+        for (std::int64_t p = 0; p < depth.count; ++p)
+            for (std::int64_t i = 0; i < side.count; ++i) both[p * side.count + i] = depth.at[p] + side.at[i];
+        pack(panel, tile_.lanes, apart / size_, tile_.lanes, from, slice(both, depth.count * side.count), along);
     }
 
     // A tile of which only the first `width` lanes exist, by way of a whole one on the stack.
@@ -146,7 +164,8 @@ class Lanes final : public Kernel {
     Conversions convert_;
     std::int64_t size_;   // bytes of a number: the output holds what is computed
     LabelGroups groups_;  // of all loops but the one that vectors run along
-    std::int64_t extent_, left_stride_, right_stride_, vectors_, vectors_per_task_, task_m_, m_tasks_, vector_tasks_;
+    std::int64_t extent_, left_stride_, right_stride_, vectors_, together_, vectors_per_task_, task_m_, m_tasks_,
+        vector_tasks_;
 };
 
 }  // namespace

@@ -64,6 +64,10 @@ struct LaneTile {
 // dst[r*ld + c] = the element at src + rows.at[r] + cols.at[c], converted to the compute type.
 using PackFn = void (*)(void* dst, std::int64_t ld, const char* src, const Offsets& rows, const Offsets& cols);
 
+// The same into panels of `width` columns that lie `panel` apart: dst[c / width * panel + r*ld + c % width].
+using PackPanelsFn = void (*)(void* dst, std::int64_t ld, std::int64_t panel, std::int64_t width, const char* src,
+                              const Offsets& rows, const Offsets& cols);
+
 // The element at dst + rows.at[r] + cols.at[c] = src[r*ld + c], rounded once to the storage type.
 using StoreFn = void (*)(char* dst, const Offsets& rows, const Offsets& cols, const void* src, std::int64_t ld);
 
@@ -89,8 +93,9 @@ struct Level {
     Tile tile[acc_count];  // i16, i32, i64, f32, f64; complex uses the real ones
     LaneTile lane_tile[acc_count];
     PackFn pack[dtype_count][acc_count];  // nullptr where the conversion is not a safe one
-    StoreFn store[dtype_count];           // from acc_of(type)
-    StreamFn stream;                      // nullptr where the processor has no such stores
+    PackPanelsFn pack_panels[dtype_count][acc_count];
+    StoreFn store[dtype_count];  // from acc_of(type)
+    StreamFn stream;             // nullptr where the processor has no such stores
     void (*fence)();
     ExpandFn expand_left[2];  // c64, c128
     ExpandFn expand_right[2];
