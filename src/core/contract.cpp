@@ -326,7 +326,9 @@ class Contract final : public Kernel, Blocking {
                            groups_.m.left.stride() / real_size_, parts_ == 1 ? groups_.k.left.stride() / real_size_ : 1}
                 : keeps_rows_ ? Side{room.left + i * left_row(), left_row() / real_size_, 1}
                               : Side{room.left + i * left_row(), 1, rows_};
-            if (panel_ahead_) ahead.begin(0, a.at + rows_ * groups_.m.left.stride(), lines_[0], padding());
+            if (panel_ahead_)
+                ahead.begin(0, a.at + rows_ * (job.direct_left ? groups_.m.left.stride() : left_row()), lines_[0],
+                            padding());
             for (std::int64_t q = 0; q < panels; ++q) {
                 const Panel& panel = first[q];
                 Side b = {packed + q * right_panel(), columns_ * parts_, 1};

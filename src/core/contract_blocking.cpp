@@ -11,8 +11,10 @@ namespace einstride {
 namespace {
 
 // Bytes the packed blocks may take: a panel of the left side stays in L1 (32 KiB and more everywhere), a block
-// of the right side in L2 (half of 1 MiB).
+// of the right side in L2 (half of 1 MiB). Where the output leaves L2 from one k block to the next, fewer of them are
+// worth more than L1: 1024 x 1024 x 1024 float64, one core, 44.4 ms with 24 KiB, 42.8 ms with 40.
 constexpr std::int64_t left_panel_bytes = 24 << 10;
+constexpr std::int64_t long_panel_bytes = 40 << 10;
 constexpr std::int64_t right_block_bytes = 512 << 10;
 constexpr std::int64_t max_task_rows = 560;
 constexpr std::int64_t max_task_columns = 2048;
@@ -29,7 +31,7 @@ constexpr std::int64_t max_splits = 16;
 
 // Of a side that all threads pack together and share: bytes for each of the threads that count, the most rows or
 // columns, and tasks a thread that its tiles are cut into.
-constexpr std::int64_t shared_side_bytes = 896 << 10;
+constexpr std::int64_t shared_side_bytes = 1536 << 10;
 constexpr std::int64_t most_sharers = 8;
 constexpr std::int64_t max_span = 8192;
 constexpr std::int64_t shared_tasks_per_thread = 4;
@@ -148,7 +150,9 @@ void Blocking::choose_turn(const std::vector<Loop>& loops, std::int64_t right_si
 }
 
 void Blocking::choose_blocks() {
-    std::int64_t deepest = std::max<std::int64_t>(left_panel_bytes / (rows_ * parts_ * real_size_), 64);
+    std::int64_t deepest = std::max<std::int64_t>(
+        (m_ * n_ * size_ > right_block_bytes ? long_panel_bytes : left_panel_bytes) / (rows_ * parts_ * real_size_),
+        64);
     const std::int64_t padded = turn_ > 1 ? round_up(run_, columns_) : columns_;
     // A block that is turned holds a register's worth of runs, or cache lines are still fetched more than once.
     const std::int64_t least = turn_ > 1 ? tile_.lanes : 1;
@@ -236,8 +240,11 @@ void Blocking::look_ahead(std::int64_t left_size, std::int64_t right_size) {
         if (several_k || groups_.batch.right.stride() != 0)
             list_lines(groups_.n.right, n_, groups_.k.right, depth, lines_[1]);
         tiles = ceil_div(m_, rows_) * panels_in(n_);
-    } else if (direct_left_ && m_ > rows_) {
-        list_lines(groups_.m.left, rows_, groups_.k.left, depth, lines_[0]);
+    } else if (m_ > rows_) {
+        if (direct_left_)
+            list_lines(groups_.m.left, rows_, groups_.k.left, depth, lines_[0]);
+        else
+            for (std::int64_t line = 0; line < rows_ * left_row(); line += line_bytes) lines_[0].push_back(line);
         panel_ahead_ = !lines_[0].empty();
     }
     for (std::size_t side = 0; side < 2; ++side) {
