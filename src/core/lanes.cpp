@@ -15,8 +15,9 @@ namespace einstride {
 
 namespace {
 
-// A tile's rows and columns of a k block, one vector a k each, stay in a 32 KiB L1; the rows of a task in half of L2.
-constexpr std::int64_t k_block = 48;
+// A tile's columns of a k block, one vector a k each, stay in a 32 KiB L1 while its rows come from L2, half of which the
+// rows of a task take: 64 x 64 x 100 float64, one core, 1.77 ms with blocks of 48 in which both stay in L1, 1.51 ms.
+constexpr std::int64_t k_block = 64;
 constexpr std::int64_t max_task_rows = 80;
 constexpr std::int64_t left_bytes = 512 << 10;
 // Vectors that are packed at a time: neighbours share cache lines, or lie in lines that follow one another.
@@ -59,7 +60,7 @@ class Lanes final : public Kernel {
                            k = groups_.k.count;
 
         const std::int64_t vector = tile_.lanes * size_;
-        const std::int64_t depth = std::min(k, k_block);
+        const std::int64_t depth = ceil_div(k, ceil_div(k, k_block));
         const std::int64_t left_panels = rows * depth * vector, right_panel = tile_.side * depth * vector;
         const std::int64_t panels = together_ * (left_panels + right_panel);
         const std::int64_t lanes = together_ * tile_.lanes;
@@ -97,8 +98,8 @@ class Lanes final : public Kernel {
             char* out = tensors[2] + groups_.batch.out.at(b) + first * size_;
             // The lanes that a last, narrow vector lacks stay zero.
             if (width < count * tile_.lanes) std::memset(memory, 0, static_cast<std::size_t>(panels));
-            for (std::int64_t p = 0; p < k; p += k_block) {
-                const std::int64_t now = std::min(k_block, k - p);
+            for (std::int64_t p = 0; p < k; p += depth) {
+                const std::int64_t now = std::min(depth, k - p);
                 for (std::int64_t i = 0; i < rows; i += tile_.side)
                     pack_panels(convert_.left_panels, memory + i * depth * vector, left_panels, left,
                                 {m_left + i, std::min(tile_side(), rows - i), irregular}, {k_left + p, now, irregular},
