@@ -159,7 +159,8 @@ class Tiler {
     void grow_loop(std::size_t l, int64_t most) {
         const int64_t before = tiling_.extent[l];
         const int64_t extent = nest_.loops[l].extent;
-        for (int64_t tried = std::min(extent, most); tried > before; tried /= 2) {
+        for (int64_t half = std::min(extent, most); half > before; half /= 2) {
+            const int64_t tried = half < extent && half >= 16 ? half / 8 * 8 : half;  // rows that are summed together
             tiling_.extent[l] = tried;
             if (fits()) {
                 const int64_t even = ceil_div(extent, ceil_div(extent, tried));
