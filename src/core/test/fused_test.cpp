@@ -92,6 +92,38 @@ void large_outputs() {
     check_case(make_fused, {{Role::batch, 34400000, {1, 1, 1}}}, {DType::b8, DType::b8, DType::b8});
 }
 
+// Matrices by vectors: rows that are summed beside one vector, whichever operand it is, in groups that the next matrix
+// interrupts, and what is left of them.
+void long_rows_beside_a_vector() {
+    for (const DType type : {DType::f64, DType::f32, DType::i64, DType::c64, DType::c128})
+        for (const int64_t length : {300, 519, 4103})
+            for (const bool vector_first : {false, true}) {
+                const int64_t size = size_of(type), rows = 13;
+                const auto loop = [&](Role role, int64_t extent, int64_t matrix, int64_t vector, int64_t out) {
+                    return vector_first ? Loop{role, extent, {vector, matrix, out}}
+                                        : Loop{role, extent, {matrix, vector, out}};
+                };
+                check_case(
+                    make_fused,
+                    {loop(Role::batch, 5, size * length * rows, size * length, size * rows),
+                     loop(Role::batch, rows, size * length, 0, size), loop(Role::contracted, length, size, size, 0)},
+                    {type, type, type});
+            }
+}
+
+// Rows of every length from one register to beyond eight, each a sum of several terms.
+void short_rows_of_every_length() {
+    for (const DType type : {DType::f64, DType::f32, DType::c64})
+        for (int64_t length = 1; length * size_of(type) <= 640; ++length) {
+            const int64_t size = size_of(type), row = size * length;
+            check_case(make_fused,
+                       {{Role::batch, 3, {40 * row, 40 * row, row}},
+                        {Role::contracted, 40, {row, row, 0}},
+                        {Role::batch, length, {size, size, size}}},
+                       {type, type, type});
+        }
+}
+
 // Normal numbers through one kernel with any number of threads: the same bits.
 void any_number_of_threads() {
     constexpr int64_t rows = 3000, columns = 130;
@@ -151,6 +183,8 @@ int main(int argc, char** argv) {
     signed_zeros_and_nan_pass_through();
     for (int i = 0; i < rounds; ++i) random_case(chance(3) ? 400000 : 3000);
     large_outputs();
+    long_rows_beside_a_vector();
+    short_rows_of_every_length();
     any_number_of_threads();
     long_sums_are_accurate();
     return failures() != 0;
