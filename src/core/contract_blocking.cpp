@@ -34,7 +34,7 @@ constexpr std::int64_t max_splits = 16;
 constexpr std::int64_t shared_side_bytes = 1536 << 10;
 constexpr std::int64_t most_sharers = 8;
 constexpr std::int64_t max_span = 8192;
-constexpr std::int64_t shared_tasks_per_thread = 4;
+constexpr std::int64_t shared_tasks_per_thread = 8;
 
 // Of a k block of both sides, where the next one is fetched while tiles of this one run: a part of L2.
 constexpr std::int64_t max_ahead_bytes = 320 << 10;
