@@ -74,7 +74,7 @@ Blocking::Blocking(const std::vector<Loop>& loops, const std::vector<DType>& typ
       tile_(level_.tile[static_cast<int>(real_)]),
       real_size_(size_of(real_)),
       size_(size_of(acc_)),
-      convert_(types),
+      convert_(types, level_),
       native_out_(is_native(types[2], acc_)) {
     for (const Loop& loop : loops) groups_.push(loop);
     batch_ = groups_.batch.count;

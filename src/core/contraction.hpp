@@ -51,14 +51,14 @@ struct Conversions {
     StoreFn store;  // into the output
 
     // types: of the two sides and the output
-    explicit Conversions(const std::vector<DType>& types) : store(level().store[static_cast<int>(types[2])]) {
+    Conversions(const std::vector<DType>& types, const Level& level) : store(level.store[static_cast<int>(types[2])]) {
         const auto computed = static_cast<std::size_t>(acc_of(types[2]));
         const auto from = [computed](const auto& table, DType type) { return table[static_cast<int>(type)][computed]; };
-        left = from(level().pack, types[0]);
-        right = from(level().pack, types[1]);
-        out = from(level().pack, types[2]);
-        left_panels = from(level().pack_panels, types[0]);
-        right_panels = from(level().pack_panels, types[1]);
+        left = from(level.pack, types[0]);
+        right = from(level.pack, types[1]);
+        out = from(level.pack, types[2]);
+        left_panels = from(level.pack_panels, types[0]);
+        right_panels = from(level.pack_panels, types[1]);
     }
 };
 

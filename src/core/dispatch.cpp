@@ -52,6 +52,14 @@ const Level& level() {
     return chosen;
 }
 
+const Level& level_for(std::int64_t bytes) {
+#if defined(__x86_64__) || defined(_M_X64)
+    // The portable level has no fused multiply-add.
+    if (&level() == &avx512::level() && bytes <= avx2::level().vector_bytes) return avx2::level();
+#endif
+    return level();
+}
+
 std::vector<const char*> level_names() {
     std::vector<const char*> names;
     for (const Choice& choice : choices()) names.push_back(choice.name);

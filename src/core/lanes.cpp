@@ -24,18 +24,31 @@ constexpr std::int64_t left_bytes = 512 << 10;
 // Vectors that are packed at a time: neighbours share cache lines, or lie in lines that follow one another.
 constexpr std::int64_t most_together = 4;
 
+// The loop that vectors run along: the innermost one of the batch.
+const Loop& along(const std::vector<Loop>& loops) {
+    return *std::find_if(loops.rbegin(), loops.rend(), [](const Loop& loop) { return loop.role == Role::batch; });
+}
+
 class Lanes final : public Kernel {
   public:
     Lanes(const std::vector<Loop>& loops, const std::vector<DType>& types)
-        : tile_(level().lane_tile[static_cast<int>(acc_of(types[2]))]), convert_(types), size_(size_of(types[2])) {
-        // The innermost batch loop is the one the vectors run along.
-        const auto vector =
-            std::find_if(loops.rbegin(), loops.rend(), [](const Loop& loop) { return loop.role == Role::batch; });
-        extent_ = vector->extent;
-        left_stride_ = vector->strides[0];
-        right_stride_ = vector->strides[1];
+        : Lanes(loops, types, along(loops), level_for(along(loops).extent * size_of(acc_of(types[2])))) {}
+
+    bool run(char* const* tensors, const Monitor& monitor) const override {
+        return parallel_for(
+            groups_.batch.count * vector_tasks_ * m_tasks_, [&](std::int64_t index) { task(tensors, index); }, monitor);
+    }
+
+  private:
+    Lanes(const std::vector<Loop>& loops, const std::vector<DType>& types, const Loop& vector, const Level& level)
+        : tile_(level.lane_tile[static_cast<int>(acc_of(types[2]))]),
+          convert_(types, level),
+          size_(size_of(types[2])),
+          extent_(vector.extent),
+          left_stride_(vector.strides[0]),
+          right_stride_(vector.strides[1]) {
         for (const Loop& loop : loops)
-            if (&loop != &*vector) groups_.push(loop);
+            if (&loop != &vector) groups_.push(loop);
         vectors_ = ceil_div(extent_, tile_.lanes);
         task_m_ = std::min(groups_.m.count, max_task_rows / tile_.side * tile_.side);
         m_tasks_ = ceil_div(groups_.m.count, task_m_);
@@ -46,12 +59,6 @@ class Lanes final : public Kernel {
         vector_tasks_ = ceil_div(vectors_, vectors_per_task_);
     }
 
-    bool run(char* const* tensors, const Monitor& monitor) const override {
-        return parallel_for(
-            groups_.batch.count * vector_tasks_ * m_tasks_, [&](std::int64_t index) { task(tensors, index); }, monitor);
-    }
-
-  private:
     void task(char* const* tensors, std::int64_t index) const {
         const std::int64_t m0 = index % m_tasks_ * task_m_;
         index /= m_tasks_;

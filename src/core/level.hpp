@@ -90,6 +90,7 @@ struct SoftmaxKernels;  // softmax.hpp
 
 struct Level {
     const char* name;
+    int vector_bytes;
     Tile tile[acc_count];  // i16, i32, i64, f32, f64; complex uses the real ones
     LaneTile lane_tile[acc_count];
     PackFn pack[dtype_count][acc_count];  // nullptr where the conversion is not a safe one
@@ -120,6 +121,10 @@ const Level& level();
 
 // The best level this processor runs, or the one EINSTRIDE_LEVEL names when it is lower.
 const Level& level();
+
+// The level, or a lower one of this processor's whose vectors suit so few adjacent bytes: half-empty ones would do half
+// the work, and most of it by way of the stack.
+const Level& level_for(std::int64_t bytes);
 
 // The names of the levels this processor runs, the best first.
 std::vector<const char*> level_names();

@@ -33,7 +33,7 @@ constexpr Acc acc_of(DType type) {
         case DType::c64: return Acc::c64;
         case DType::c128: return Acc::c128;
     }
-    return Acc::f64;
+    __builtin_unreachable();
 }
 
 constexpr std::int64_t size_of(DType type) {

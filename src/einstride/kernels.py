@@ -95,7 +95,7 @@ def _accepts_lanes(loops: Sequence[Loop], types: Sequence[int], machine: Machine
         and _MULTIPLIES[types[2]] == 1
         and along.strides[2] == size
         and all(0 < stride <= ITEMSIZES[code] for stride, code in zip(along.strides, types, strict=True))
-        and along.extent * size >= machine.vector_bytes
+        and along.extent * size >= min(machine.vector_bytes, 32)  # the engine has narrower vectors for few
         and _accepts_contraction(loops, types, machine)
     )
 
