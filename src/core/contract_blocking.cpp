@@ -150,9 +150,8 @@ void Blocking::choose_turn(const std::vector<Loop>& loops, std::int64_t right_si
 }
 
 void Blocking::choose_blocks() {
-    std::int64_t deepest = std::max<std::int64_t>(
-        (m_ * n_ * size_ > right_block_bytes ? long_panel_bytes : left_panel_bytes) / (rows_ * parts_ * real_size_),
-        64);
+    const std::int64_t panel_bytes = m_ * n_ * size_ > right_block_bytes ? long_panel_bytes : left_panel_bytes;
+    std::int64_t deepest = std::max<std::int64_t>(panel_bytes / (rows_ * parts_ * real_size_), 64);
     const std::int64_t padded = turn_ > 1 ? round_up(run_, columns_) : columns_;
     // A block that is turned holds a register's worth of runs, or cache lines are still fetched more than once.
     const std::int64_t least = turn_ > 1 ? tile_.lanes : 1;

@@ -108,7 +108,7 @@ def _lanes_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Machine
     # A tile of r rows and c columns does r c multiply-adds for r + c loads, from panels that are copied vector by
     # vector, each from a cache line of its own.
     step = max(m * n, 0.8 * (m * ceil(n / 5) + n * ceil(m / 5)))
-    handling = vectors * (4e-9 * k * (m + n) + 1.5e-8 * ceil(m / 5) * ceil(n / 5) * ceil(k / 48))
+    handling = vectors * (4e-9 * k * (m + n) + 1.5e-8 * ceil(m / 5) * ceil(n / 5) * ceil(k / 64))
     return (
         max(vectors * k * step / machine.vectors_per_second + handling, _moving_seconds(loops, types, machine)) + 3e-7
     )
