@@ -9,6 +9,9 @@ namespace einstride {
 
 inline constexpr int max_factors = 3;
 
+// Of what comes again and again so much stays in the first cache while more streams through it.
+inline constexpr std::int64_t kept_bytes = 8 << 10;
+
 // rows x terms x length products. Row r of the output is the sum over the terms t of the product of the factors;
 // factor i of (r, t) starts at in[i] + row_at[i][r] + term_at[i][t] and is either `length` adjacent numbers of
 // the compute type (a vector) or a single one (a scalar). Distances are bytes. No term at all gives zeros.

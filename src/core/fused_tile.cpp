@@ -40,6 +40,7 @@ class VariantBuilder {
         std::stable_sort(row_loops_.begin(), row_loops_.end(), [&](std::size_t a, std::size_t b) {
             return tiling_.staged && out_stride_[a] > out_stride_[b];
         });
+        std::stable_partition(row_loops_.begin(), row_loops_.end(), [&](std::size_t l) { return l != tiling_.beside; });
     }
 
     int64_t run_bytes() const { return made_.run_bytes; }

@@ -44,6 +44,7 @@ Nest normal_form(std::vector<Loop> loops, std::vector<DType> types);
 // The tiles for one vector loop.
 struct Tiling {
     std::size_t v = 0;         // the vector loop
+    std::size_t beside;        // the loop whose rows come one after another; none: the number of loops
     Table extent;              // of the tile, a loop each
     std::vector<bool> vector;  // inputs that vary along v
     std::vector<bool> packed;  // inputs

@@ -111,6 +111,41 @@ void long_rows_beside_a_vector() {
             }
 }
 
+// Multiples of vectors that are too long for the first cache: as many rows as go side by side and some that are left,
+// at distances that share cache sets and that do not, by one scalar and by two.
+void long_multiples_of_a_vector() {
+    for (const DType type : {DType::f64, DType::f32, DType::i64, DType::c64, DType::i8})
+        for (const int64_t length : {1025, 2048, 8300})
+            for (const int64_t rows : {7, 33}) {
+                const int64_t size = size_of(type), row = size * length;
+                check_case(make_fused, {{Role::batch, rows, {size, 0, row}}, {Role::batch, length, {0, size, size}}},
+                           {type, type, type});
+                check_case(make_fused,
+                           {{Role::batch, rows, {size, -size, 0, row}}, {Role::batch, length, {0, 0, size, size}}},
+                           {type, type, type, type});
+                check_case(make_fused,
+                           {{Role::batch, 3, {size * rows, row, row * rows}},
+                            {Role::batch, rows, {size, 0, row}},
+                            {Role::batch, length, {0, size, size}}},
+                           {type, type, type});
+            }
+}
+
+// Short rows along two loops, where both inputs come again: as they lie, and out of order where the inner plane is
+// large.
+void products_of_short_rows() {
+    for (const DType type : {DType::f64, DType::f32, DType::c64})
+        for (const int64_t length : {3, 16, 37})
+            for (const int64_t inner : {11, 131}) {
+                const int64_t size = size_of(type), row = size * length, outer = 21;
+                check_case(make_fused,
+                           {{Role::batch, outer, {row, 0, row * inner}},
+                            {Role::batch, inner, {0, row, row}},
+                            {Role::batch, length, {size, size, size}}},
+                           {type, type, type});
+            }
+}
+
 // Rows of every length from one register to beyond eight, each a sum of several terms.
 void short_rows_of_every_length() {
     for (const DType type : {DType::f64, DType::f32, DType::c64})
@@ -184,6 +219,8 @@ int main(int argc, char** argv) {
     for (int i = 0; i < rounds; ++i) random_case(chance(3) ? 400000 : 3000);
     large_outputs();
     long_rows_beside_a_vector();
+    long_multiples_of_a_vector();
+    products_of_short_rows();
     short_rows_of_every_length();
     any_number_of_threads();
     long_sums_are_accurate();
