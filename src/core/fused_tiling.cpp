@@ -206,7 +206,11 @@ class Tiler {
                 const int64_t best = std::abs(nest_.stride(u == none ? tiling_.v : u, i));
                 if (best == 0 || stride < best) u = l;
             }
-            if (u != none) grow_loop(u, tiling_.turned ? turned_extent : line_bytes / size);
+            if (u != none) {
+                const int64_t most = tiling_.turned ? turned_extent : line_bytes / size;
+                const int64_t extent = nest_.loops[u].extent;
+                grow_loop(u, extent < 2 * most ? extent : most);  // its halves would share cache lines
+            }
         }
         if (tiling_.beside < none) grow_loop(tiling_.beside, rows_beside);
         if (!tiling_.turned) grow_others(small_extent);
@@ -232,10 +236,11 @@ class Tiler {
         const auto moving = [&](std::size_t tensor) {
             const double numbers =
                 static_cast<double>(rows_of(tensor)) * (nest_.stride(tiling_.v, tensor) != 0 ? length : 1);
+            const double size = static_cast<double>(size_of(nest_.types[tensor]));
             if (nest_.stride(tiling_.v, tensor) == size_of(nest_.types[tensor])) return 10 + 0.2 * numbers;
             for (std::size_t l = 0; l < nest_.loops.size(); ++l)
                 if (nest_.stride(l, tensor) == size_of(nest_.types[tensor]) && tiling_.extent[l] >= 4)
-                    return 10 + 0.5 * numbers;
+                    return 10 + 0.11 * size * numbers;
             return 10 + 2.0 * numbers;
         };
         double cycles = 40;
@@ -244,7 +249,8 @@ class Tiler {
         if (tiling_.staged) cycles += moving(nest_.output());
         if (!tiling_.turned) {
             const double loads = static_cast<double>(nest_.inputs());
-            cycles += rows * (8 + terms * (loads + vectors * loads / 2) + (tiling_.dot ? 12 : vectors));
+            cycles +=
+                rows * ((terms > 1 ? 8 : 5) + terms * (loads + vectors * loads / 2) + (tiling_.dot ? 12 : vectors));
         }
         tiling_.tile_cycles = std::max(cycles, static_cast<double>(bytes_touched()) / 8);
         tiling_.cycles = cycles;

@@ -146,15 +146,18 @@ void products_of_short_rows() {
             }
 }
 
-// Rows of every length from one register to beyond eight, each a sum of several terms.
+// Rows of every length from a part of a register to beyond eight: each a sum of several terms, and multiplied by a
+// scalar.
 void short_rows_of_every_length() {
-    for (const DType type : {DType::f64, DType::f32, DType::c64})
+    for (const DType type : {DType::f64, DType::f32, DType::c64, DType::i16})
         for (int64_t length = 1; length * size_of(type) <= 640; ++length) {
             const int64_t size = size_of(type), row = size * length;
             check_case(make_fused,
                        {{Role::batch, 3, {40 * row, 40 * row, row}},
                         {Role::contracted, 40, {row, row, 0}},
                         {Role::batch, length, {size, size, size}}},
+                       {type, type, type});
+            check_case(make_fused, {{Role::batch, 19, {row, size, row}}, {Role::batch, length, {size, 0, size}}},
                        {type, type, type});
         }
 }
