@@ -440,7 +440,8 @@ class Contract final : public Kernel, Blocking {
             return;
         }
         alignas(64) char block[expand_rows * 32 * 16];
-        if (width.count < ld) std::memset(block, 0, sizeof block);
+        if (width.count < ld)
+            std::memset(block, 0, static_cast<std::size_t>(std::min(expand_rows, depth.count) * ld * size_));
         for (std::int64_t p = 0; p < depth.count; p += expand_rows) {
             const std::int64_t rows = std::min(expand_rows, depth.count - p);
             pack(block, ld, from, {depth.at + p, rows, depth.stride}, width);
