@@ -253,7 +253,7 @@ class Attention : public Kernel {
         for (std::int64_t r = 0; r < rows; r += tile_.rows) {
             const std::int64_t height = std::min<std::int64_t>(tile_.rows, rows - r);
             tile_.run[vectors - 1][height](depth, a + r * depth, depth, 1, panel, width_, c + r * ld, even.at,
-                                           Put::store, no_fetch);
+                                           vectors * tile_.lanes, Put::store, no_fetch);
         }
     }
 
@@ -263,7 +263,8 @@ class Attention : public Kernel {
         const EvenRows even(width_ * static_cast<std::int64_t>(sizeof(T)));
         for (std::int64_t r = 0; r < count; r += height)
             tile_.run[vectors - 1][std::min(height, count - r)](depth, a + r, 1, count, b, ld, c + r * width_, even.at,
-                                                                add ? Put::add : Put::store, no_fetch);
+                                                                vectors * tile_.lanes, add ? Put::add : Put::store,
+                                                                no_fetch);
     }
 
     const Level& level_;

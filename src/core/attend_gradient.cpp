@@ -293,8 +293,8 @@ class Gradient final : public Attention<T> {
             for (std::int64_t j = 0; j < keys; j += tile_.rows) {
                 const int vectors = columns - c > tile_.lanes ? 2 : 1;
                 tile_.run[vectors - 1][std::min<std::int64_t>(tile_.rows, keys - j)](
-                    queries, strip + j * ld, ld, 1, rows + c, columns, to + j * columns + c, even.at, Put::add,
-                    no_fetch);
+                    queries, strip + j * ld, ld, 1, rows + c, columns, to + j * columns + c, even.at,
+                    vectors * tile_.lanes, Put::add, no_fetch);
             }
     }
 
