@@ -101,7 +101,6 @@ class Tiler {
         if (tiling_.turned && nest_.large)
             length() = std::min(nest_.loops[v].extent, turned_run() / size_of(nest_.acc));
         if (tiling_.dot && !packs) length() = std::min(nest_.loops[v].extent, most_summed);
-        tiling_.beside = nest_.loops.size();
         if (!packs && !contracts_ && !nest_.large) choose_beside();
         grow(packs);
         estimate();

@@ -43,15 +43,15 @@ Nest normal_form(std::vector<Loop> loops, std::vector<DType> types);
 
 // The tiles for one vector loop.
 struct Tiling {
-    std::size_t v = 0;         // the vector loop
-    std::size_t beside;        // the loop whose rows come one after another; none: the number of loops
-    Table extent;              // of the tile, a loop each
-    std::vector<bool> vector;  // inputs that vary along v
-    std::vector<bool> packed;  // inputs
-    bool turned = false;       // a plain copy: the pack writes the output itself
-    bool dot = false;          // v is contracted
-    bool staged = false;       // the output needs level().store
-    double cycles = 0;         // predicted, all tiles
+    std::size_t v = 0;              // the vector loop
+    std::size_t beside = SIZE_MAX;  // the loop whose rows come one after another, if any
+    Table extent;                   // of the tile, a loop each
+    std::vector<bool> vector;       // inputs that vary along v
+    std::vector<bool> packed;       // inputs
+    bool turned = false;            // a plain copy: the pack writes the output itself
+    bool dot = false;               // v is contracted
+    bool staged = false;            // the output needs level().store
+    double cycles = 0;              // predicted, all tiles
     double tile_cycles = 0;
 };
 
