@@ -29,7 +29,7 @@ constexpr int64_t packed_length = 512;
 constexpr int64_t direct_length = 4096;
 constexpr int64_t streamed_length = 1024;
 constexpr int64_t buffered_numbers = 4096;  // of the output
-constexpr int64_t rows_beside = 8;          // that are written one after another, where they lie apart
+constexpr int64_t rows_in_turn = 8;         // that are written one after another, where they lie apart
 constexpr int64_t most_split = 2;           // loops, besides v, whose tiles do not cover them
 
 // Turns loops that run backwards, and adds to `shift` where the tensors then start.
@@ -211,7 +211,7 @@ class Tiler {
                 grow_loop(u, extent < 2 * most ? extent : most);  // its halves would share cache lines
             }
         }
-        if (tiling_.beside < none) grow_loop(tiling_.beside, rows_beside);
+        if (tiling_.beside < none) grow_loop(tiling_.beside, rows_in_turn);
         if (!tiling_.turned) grow_others(small_extent);
         if (packs && !(tiling_.turned && nest_.large)) grow_loop(tiling_.v, turns ? packed_length : direct_length);
         if (!tiling_.turned) grow_others(INT64_MAX);
