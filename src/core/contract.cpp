@@ -333,10 +333,9 @@ class Contract final : public Kernel, Blocking {
                 const Panel& panel = first[q];
                 Side b = {packed + q * right_panel(), columns_ * parts_, 1};
                 if (job.direct_right)
-                    b = whole_vectors(panel.right)
-                            ? Side{block.right + panel.right.at[0] + block.p0 * groups_.k.right.stride(),
-                                   groups_.k.right.stride() / real_size_, 1}
-                            : Side{packed, columns_ * parts_, 1};
+                    b = reads(panel.right) ? Side{block.right + panel.right.at[0] + block.p0 * groups_.k.right.stride(),
+                                                  groups_.k.right.stride() / real_size_, 1}
+                                           : Side{packed, columns_ * parts_, 1};
                 write_tile(target, room.heights[i / rows_], panel.out, depth * parts_, a, b, block.add, ahead.now);
                 ahead.advance(lines_a_tile_, tile_.fetches ? depth * parts_ : 0);
             }
@@ -365,9 +364,10 @@ class Contract final : public Kernel, Blocking {
                        slice(room.m_left + i, std::min<std::int64_t>(rows_, rows.to - i)));
     }
 
-    bool whole_vectors(const Offsets& columns) const { return columns.count * parts_ % tile_.lanes == 0; }
+    // Whether a tile reads these columns alone, and no padding that ends their last vector.
+    bool reads(const Offsets& columns) const { return tile_.masked || columns.count * parts_ % tile_.lanes == 0; }
 
-    // Of a side that is read where it lies only a last panel is packed that ends with a broken vector.
+    // Of a side that is read where it lies only a last panel is packed, if a tile reads past its end.
     void pack_right(const Job& job, const Room& room, const Block& block, char* to, const Range& columns) const {
         if (turn_ > 1) return pack_turned(room, block, to, columns);
         const Offsets along = slice(room.k_right, block.depth);
@@ -381,11 +381,11 @@ class Contract final : public Kernel, Blocking {
         }
         for (; q < panels_in(columns.to - columns.from); ++q) {
             const Offsets& width = first[q].right;
-            if (job.direct_right && whole_vectors(width)) continue;
+            if (job.direct_right && reads(width)) continue;
             char* panel = to + (job.direct_right ? 0 : q * right_panel());
             // Of old numbers of another type, as which they may be denormal, some processors take a hundred times as
             // long.
-            if (!whole_vectors(width)) std::memset(panel, 0, static_cast<std::size_t>(right_panel()));
+            if (!reads(width)) std::memset(panel, 0, static_cast<std::size_t>(right_panel()));
             pack_panel(convert_.right, level_.expand_right, 2, panel, columns_, block.right, along, width);
         }
     }
@@ -396,7 +396,8 @@ class Contract final : public Kernel, Blocking {
         const Panel* const first = room.panels + panels_in(columns.from);
         const std::int64_t per_run = ceil_div(run_, columns_), first_run = (block.n0 + columns.from) / run_;
         const std::int64_t runs = (columns.to - columns.from) / run_;
-        if (run_ % tile_.lanes != 0) std::memset(to, 0, static_cast<std::size_t>(runs * per_run * right_panel()));
+        if (run_ % tile_.lanes != 0 && !tile_.masked)
+            std::memset(to, 0, static_cast<std::size_t>(runs * per_run * right_panel()));
         for (std::int64_t r = 0, group; r < runs; r += group) {
             group = std::min({runs - r, turn_ - (first_run + r) % turn_, max_turn});
             for (std::int64_t q = r * per_run; q < (r + 1) * per_run; ++q)
@@ -427,13 +428,9 @@ class Contract final : public Kernel, Blocking {
         }
         alignas(64) char tile[max_tile_rows * 2 * 64];
         const std::int64_t ld = vectors * tile_.lanes / parts_;
-        if (add) {
-            std::memset(tile, 0, sizeof tile);
-            target.load(tile, ld, target.base, rows, columns);
-        }
+        if (add) target.load(tile, ld, target.base, rows, columns);
         const EvenRows even(ld * size_);
-        run(depth, a.at, a.row, a.column, b.at, b.row, tile, even.at, vectors * tile_.lanes,
-            add ? Put::add : Put::store, ahead);
+        run(depth, a.at, a.row, a.column, b.at, b.row, tile, even.at, reals, add ? Put::add : Put::store, ahead);
         target.store(target.base, rows, columns, tile, ld);
     }
 

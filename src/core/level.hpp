@@ -25,8 +25,8 @@ inline const Fetch no_fetch[2] = {{reinterpret_cast<const char*>(&no_line), &no_
                                   {reinterpret_cast<const char*>(&no_line), &no_line, 0}};
 
 // The j-th element at c + rows[i] (+)= sum over p of a[i*a_row + p*a_col] * b[p*b_row + j], for j < columns and for
-// every row i; b holds whole vectors of columns, of which the last may be written in part. Strides count elements,
-// `rows` bytes. `ahead`: two lists that are fetched meanwhile, if the tile fetches.
+// every row i; b holds whole vectors of columns unless the tile is masked. Strides count elements, `rows` bytes.
+// `ahead`: two lists that are fetched meanwhile, if the tile fetches.
 using TileFn = void (*)(std::int64_t k, const void* a, std::int64_t a_row, std::int64_t a_col, const void* b,
                         std::int64_t b_row, void* c, const std::int64_t* rows, std::int64_t columns, Put put,
                         const Fetch* ahead);
@@ -46,6 +46,7 @@ struct Tile {
     int rows;                          // the tallest tile that fits the registers
     int lanes;                         // elements of the compute type in a vector
     bool fetches;                      // lines ahead, one of each list a step of k; else none
+    bool masked;                       // of b only `columns` are read
     TileFn run[2][max_tile_rows + 1];  // run[v - 1][r] computes r rows of v vectors
 };
 

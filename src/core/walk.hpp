@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <vector>
@@ -34,12 +35,13 @@ class Walk {
     std::int64_t stride() const { return axes_.empty() ? 0 : axes_.back().stride; }
 
     std::int64_t at(std::int64_t index) const {
+        if (axes_.empty()) return 0;
         std::int64_t offset = 0;
-        for (auto axis = axes_.rbegin(); axis != axes_.rend(); ++axis) {
-            offset += index % axis->extent * axis->stride;
-            index /= axis->extent;
+        for (std::size_t axis = axes_.size() - 1; axis > 0; --axis) {
+            offset += index % axes_[axis].extent * axes_[axis].stride;
+            index /= axes_[axis].extent;
         }
-        return offset;
+        return offset + index * axes_.front().stride;
     }
 
     // The offsets of the indices first, first + 1, ... (count of them).
