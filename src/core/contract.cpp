@@ -70,10 +70,15 @@ class Contract final : public Kernel, Blocking {
         StoreFn store;
     };
 
-    // A side of a tile as the tile reads it; strides count reals.
+    // How a tile walks a side, in reals.
+    struct Steps {
+        std::int64_t row, column;
+    };
+
+    // A side of a tile.
     struct Side {
         const char* at;
-        std::int64_t row, column;
+        Steps step;
     };
 
     // A k block of one batch element, from row m0 and column n0 on.
@@ -104,7 +109,6 @@ class Contract final : public Kernel, Blocking {
         const std::int64_t* end[2] = {};
 
         void begin(std::size_t side, const char* first, const std::vector<std::int64_t>& lines, std::size_t padding) {
-            if (lines.empty()) return;
             now[side] = {first, lines.data(), 1};
             end[side] = lines.data() + lines.size() - padding;
         }
@@ -124,8 +128,11 @@ class Contract final : public Kernel, Blocking {
 
     Ahead ahead_of(const Job& job, std::int64_t batch, std::int64_t p) const {
         Ahead ahead{};
-        ahead.begin(0, job.left + groups_.batch.left.at(batch) + groups_.k.left.at(listed_ * p), lines_[0], padding());
-        ahead.begin(1, job.right + groups_.batch.right.at(batch) + groups_.k.right.at(p), lines_[1], padding());
+        if (!lines_[0].empty())
+            ahead.begin(0, job.left + groups_.batch.left.at(batch) + groups_.k.left.at(listed_ * p), lines_[0],
+                        padding());
+        if (!lines_[1].empty())
+            ahead.begin(1, job.right + groups_.batch.right.at(batch) + groups_.k.right.at(p), lines_[1], padding());
         return ahead;
     }
 
@@ -319,24 +326,21 @@ class Contract final : public Kernel, Blocking {
         const Panel* const first = room.panels + panels_in(columns.from);
         const std::int64_t panels = panels_in(columns.to - columns.from);
         const std::int64_t depth = block.depth;
-        for (std::int64_t i = rows.from; i < rows.to; i += rows_) {
-            const Side a =
-                job.direct_left
-                    ? Side{block.left + (block.m0 + i) * groups_.m.left.stride() + block.p0 * groups_.k.left.stride(),
-                           groups_.m.left.stride() / real_size_, parts_ == 1 ? groups_.k.left.stride() / real_size_ : 1}
-                : keeps_rows_ ? Side{room.left + i * left_row(), left_row() / real_size_, 1}
-                              : Side{room.left + i * left_row(), 1, rows_};
-            if (panel_ahead_)
-                ahead.begin(0, a.at + rows_ * (job.direct_left ? groups_.m.left.stride() : left_row()), lines_[0],
-                            padding());
+        const std::int64_t apart = job.direct_left ? groups_.m.left.stride() : left_row();
+        Side a = job.direct_left ? Side{block.left + block.m0 * apart + block.p0 * groups_.k.left.stride(), left_lies_}
+                                 : Side{room.left, left_packed_};
+        a.at += rows.from * apart;
+        const Offsets* height = room.heights + rows.from / rows_;
+        for (std::int64_t i = rows.from; i < rows.to; i += rows_, a.at += rows_ * apart, ++height) {
+            if (panel_ahead_) ahead.begin(0, a.at + rows_ * apart, lines_[0], padding());
             for (std::int64_t q = 0; q < panels; ++q) {
                 const Panel& panel = first[q];
-                Side b = {packed + q * right_panel(), columns_ * parts_, 1};
+                Side b = {packed + q * right_panel(), right_packed_};
                 if (job.direct_right)
-                    b = reads(panel.right) ? Side{block.right + panel.right.at[0] + block.p0 * groups_.k.right.stride(),
-                                                  groups_.k.right.stride() / real_size_, 1}
-                                           : Side{packed, columns_ * parts_, 1};
-                write_tile(target, room.heights[i / rows_], panel.out, depth * parts_, a, b, block.add, ahead.now);
+                    b = reads(panel.right)
+                            ? Side{block.right + panel.right.at[0] + block.p0 * groups_.k.right.stride(), right_lies_}
+                            : Side{packed, right_packed_};
+                write_tile(target, *height, panel.out, depth * parts_, a, b, block.add, ahead.now);
                 ahead.advance(lines_a_tile_, tile_.fetches ? depth * parts_ : 0);
             }
         }
@@ -372,16 +376,17 @@ class Contract final : public Kernel, Blocking {
         if (turn_ > 1) return pack_turned(room, block, to, columns);
         const Offsets along = slice(room.k_right, block.depth);
         const Panel* const first = room.panels + panels_in(columns.from);
-        std::int64_t q = 0;
+        const std::int64_t panels = panels_in(columns.to - columns.from);
+        std::int64_t q = job.direct_right ? panels - 1 : 0;
+        if (job.direct_right && reads(first[q].right)) return;
         if (right_adjacent_ && !job.direct_right) {
             const std::int64_t whole = (columns.to - columns.from) / columns_;
             convert_.right_panels(to, columns_, right_panel() / size_, columns_, block.right, along,
                                   {room.n_right + columns.from, whole * columns_, groups_.n.right.stride()});
             q = whole;
         }
-        for (; q < panels_in(columns.to - columns.from); ++q) {
+        for (; q < panels; ++q) {
             const Offsets& width = first[q].right;
-            if (job.direct_right && reads(width)) continue;
             char* panel = to + (job.direct_right ? 0 : q * right_panel());
             // Of old numbers of another type, as which they may be denormal, some processors take a hundred times as
             // long.
@@ -394,7 +399,7 @@ class Contract final : public Kernel, Blocking {
     // turned, whose rows go to a panel each. Packed panel by panel, each cache line would be fetched for every element.
     void pack_turned(const Room& room, const Block& block, char* to, const Range& columns) const {
         const Panel* const first = room.panels + panels_in(columns.from);
-        const std::int64_t per_run = ceil_div(run_, columns_), first_run = (block.n0 + columns.from) / run_;
+        const std::int64_t per_run = panels_of(run_), first_run = (block.n0 + columns.from) / run_;
         const std::int64_t runs = (columns.to - columns.from) / run_;
         if (run_ % tile_.lanes != 0 && !tile_.masked)
             std::memset(to, 0, static_cast<std::size_t>(runs * per_run * right_panel()));
@@ -419,7 +424,7 @@ class Contract final : public Kernel, Blocking {
             char* const to = target.base + columns.at[0];
             const bool streams = target.streamed && reals * real_size_ % line_bytes == 0 &&
                                  reinterpret_cast<std::uintptr_t>(to) % line_bytes == 0;
-            run(depth, a.at, a.row, a.column, b.at, b.row, to, rows.at, reals,
+            run(depth, a.at, a.step.row, a.step.column, b.at, b.step.row, to, rows.at, reals,
                 streams ? Put::stream
                 : add   ? Put::add
                         : Put::store,
@@ -430,7 +435,8 @@ class Contract final : public Kernel, Blocking {
         const std::int64_t ld = vectors * tile_.lanes / parts_;
         if (add) target.load(tile, ld, target.base, rows, columns);
         const EvenRows even(ld * size_);
-        run(depth, a.at, a.row, a.column, b.at, b.row, tile, even.at, reals, add ? Put::add : Put::store, ahead);
+        run(depth, a.at, a.step.row, a.step.column, b.at, b.step.row, tile, even.at, reals, add ? Put::add : Put::store,
+            ahead);
         target.store(target.base, rows, columns, tile, ld);
     }
 
@@ -477,6 +483,13 @@ class Contract final : public Kernel, Blocking {
             default: return add_partials(reinterpret_cast<double*>(sums), count, parts);
         }
     }
+
+    // Divided once: ten divisions for each product of a batch took as long as one of 16 x 4 by 4 x 16.
+    const Steps left_lies_ = {groups_.m.left.stride() / real_size_,
+                              parts_ == 1 ? groups_.k.left.stride() / real_size_ : 1};
+    const Steps left_packed_ = keeps_rows_ ? Steps{left_row() / real_size_, 1} : Steps{1, rows_};
+    const Steps right_lies_ = {groups_.k.right.stride() / real_size_, 1};
+    const Steps right_packed_ = {columns_ * parts_, 1};
 };
 
 }  // namespace

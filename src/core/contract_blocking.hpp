@@ -1,6 +1,7 @@
 // How a contraction is cut: what is packed and what is read where it lies, blocks that stay in caches, and tasks.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -33,7 +34,11 @@ class Blocking {
 
     // Panels never straddle two runs of a side that is turned, whose blocks hold whole runs.
     std::int64_t panels_in(std::int64_t columns) const {
-        return turn_ > 1 ? columns / run_ * ceil_div(run_, columns_) : ceil_div(columns, columns_);
+        return turn_ > 1 ? columns / run_ * panels_of(run_) : panels_of(columns);
+    }
+    // By a shift, for a product of a few tiles would wait for the division: the width of a panel is a power of two.
+    std::int64_t panels_of(std::int64_t columns) const {
+        return (columns + columns_ - 1) >> std::countr_zero(static_cast<std::uint64_t>(columns_));
     }
 
     // Fetched in vain at most, after the last of a list of lines.

@@ -85,8 +85,8 @@ def _contract_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Mach
     packing = 0.0
     if n > 32 * columns or parts > 1 or ITEMSIZES[types[0]] != _COMPUTE_BYTES[code]:
         packing += (1.3e-10 if _adjacent(loops, types, 0, Role.CONTRACTED) else 4.5e-10) * batch * m * k * parts
-    direct_right = m <= 28 and parts == 1 and _adjacent(loops, types, 1, Role.FREE_RIGHT)
-    packing += 4.2e-9 * batch * k * (n % columns > 0 if direct_right else panels)
+    if m > 28 or parts > 1 or not _adjacent(loops, types, 1, Role.FREE_RIGHT):
+        packing += 4.2e-9 * batch * k * panels
     fetching = _fetching(loops, 0, Role.FREE_LEFT) + _fetching(loops, 1, Role.FREE_RIGHT)
     return max(multiply + writing + packing + fetching, _moving_seconds(loops, types, machine)) + 2e-7
 
