@@ -139,6 +139,9 @@ void Fused::cut() {
         (contracted(loop) ? step_count_ : cell_count_) *= outer.count;
         (contracted(loop) ? steps_ : cells_).push_back(std::move(outer));
     }
+    if (tiling_.kept != SIZE_MAX)
+        std::stable_partition(cells_.begin(), cells_.end(),
+                              [this](const Outer& outer) { return outer.step[tiling_.kept] != 0; });
     variants_.resize(static_cast<std::size_t>(bit));
     buffered_ = tiling_.staged || step_count_ > 1;
 }

@@ -242,9 +242,12 @@ class Tiler {
                     return 10 + 0.11 * size * numbers;
             return 10 + 2.0 * numbers;
         };
-        double cycles = 40;
-        for (std::size_t i = 0; i < nest_.inputs(); ++i)
-            if (tiling_.packed[i]) cycles += moving(i);
+        double cycles = 40, kept = 0;
+        for (std::size_t i = 0; i < nest_.inputs(); ++i) {
+            if (!tiling_.packed[i]) continue;
+            cycles += moving(i);
+            if (moving(i) > kept && !sums_in_steps()) kept = moving(i), tiling_.kept = i;
+        }
         if (tiling_.staged) cycles += moving(nest_.output());
         if (!tiling_.turned) {
             const double loads = static_cast<double>(nest_.inputs());
@@ -252,9 +255,22 @@ class Tiler {
                 rows * ((terms > 1 ? 8 : 5) + terms * (loads + vectors * loads / 2) + (tiling_.dot ? 12 : vectors));
         }
         tiling_.tile_cycles = std::max(cycles, static_cast<double>(bytes_touched()) / 8);
-        tiling_.cycles = cycles;
+        tiling_.cycles = (cycles - kept) * tiles() + kept * tiles(tiling_.kept);
+    }
+
+    bool sums_in_steps() const {
         for (std::size_t l = 0; l < nest_.loops.size(); ++l)
-            tiling_.cycles *= static_cast<double>(nest_.loops[l].extent) / static_cast<double>(tiling_.extent[l]);
+            if (contracted(nest_.loops[l]) && tiling_.extent[l] < nest_.loops[l].extent) return true;
+        return false;
+    }
+
+    // All of them, or those that differ in the numbers of one tensor.
+    double tiles(std::size_t tensor = SIZE_MAX) const {
+        double product = 1;
+        for (std::size_t l = 0; l < nest_.loops.size(); ++l)
+            if (tensor == SIZE_MAX || nest_.stride(l, tensor) != 0)
+                product *= static_cast<double>(nest_.loops[l].extent) / static_cast<double>(tiling_.extent[l]);
+        return product;
     }
 
     const Nest& nest_;

@@ -45,6 +45,7 @@ Nest normal_form(std::vector<Loop> loops, std::vector<DType> types);
 struct Tiling {
     std::size_t v = 0;              // the vector loop
     std::size_t beside = SIZE_MAX;  // the loop whose rows come one after another, if any
+    std::size_t kept = SIZE_MAX;    // the packed input whose tile, if it comes again, does so at once
     Table extent;                   // of the tile, a loop each
     std::vector<bool> vector;       // inputs that vary along v
     std::vector<bool> packed;       // inputs
