@@ -397,6 +397,8 @@ class Contract final : public Kernel, Blocking {
 
     // The right side's adjacent elements lie across runs: at one k, the same columns of several runs are a block to be
     // turned, whose rows go to a panel each. Packed panel by panel, each cache line would be fetched for every element.
+    // No more than a register's columns are walked at once: they may all lie in the same sets of every cache
+    // (`dbea,ec->abcd` of 40 x 40 x 40 x 40 x 40 float64, one core: 7.0 ms a panel at a time, 6.4 ms).
     void pack_turned(const Room& room, const Block& block, char* to, const Range& columns) const {
         const Panel* const first = room.panels + panels_in(columns.from);
         const std::int64_t per_run = panels_of(run_), first_run = (block.n0 + columns.from) / run_;
@@ -406,10 +408,15 @@ class Contract final : public Kernel, Blocking {
         for (std::int64_t r = 0, group; r < runs; r += group) {
             group = std::min({runs - r, turn_ - (first_run + r) % turn_, max_turn});
             for (std::int64_t q = r * per_run; q < (r + 1) * per_run; ++q)
-                for (std::int64_t p = 0; p < block.depth; ++p)
-                    convert_.right(to + q * right_panel() + p * columns_ * size_, per_run * right_panel() / size_,
-                                   block.right + room.k_right[p], {adjacent_.data(), group, adjacent_[1]},
-                                   first[q].right);
+                for (std::int64_t c = 0; c < first[q].right.count; c += tile_.lanes) {
+                    const Offsets columns = {first[q].right.at + c,
+                                             std::min<std::int64_t>(tile_.lanes, first[q].right.count - c),
+                                             first[q].right.stride};
+                    for (std::int64_t p = 0; p < block.depth; ++p)
+                        convert_.right(to + q * right_panel() + (p * columns_ + c) * size_,
+                                       per_run * right_panel() / size_, block.right + room.k_right[p],
+                                       {adjacent_.data(), group, adjacent_[1]}, columns);
+                }
         }
     }
 
