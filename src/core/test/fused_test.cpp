@@ -146,6 +146,22 @@ void products_of_short_rows() {
             }
 }
 
+// Some rows by all of others, and all by one: their sums are folded together, whatever is left of a row's last
+// register.
+void dots_of_rows_beside() {
+    for (const DType type : {DType::f64, DType::f32, DType::c64, DType::c128, DType::i16, DType::i32})
+        for (const int64_t length : {1, 5, 8, 16, 19, 37, 64, 70, 100, 131, 300, 1100})
+            for (const int64_t left : {1, 3, 13}) {
+                const int64_t size = size_of(type), row = size * length, right = 13, terms = length < 100 ? 2 : 1;
+                check_case(make_fused,
+                           {{Role::batch, left, {row * terms, 0, size * right}},
+                            {Role::batch, right, {0, row * terms, size}},
+                            {Role::contracted, terms, {row, row, 0}},
+                            {Role::contracted, length, {size, size, 0}}},
+                           {type, type, type});
+            }
+}
+
 // Rows of every length from a part of a register to beyond eight: each a sum of several terms, and multiplied by a
 // scalar.
 void short_rows_of_every_length() {
@@ -224,6 +240,7 @@ int main(int argc, char** argv) {
     long_rows_beside_a_vector();
     long_multiples_of_a_vector();
     products_of_short_rows();
+    dots_of_rows_beside();
     short_rows_of_every_length();
     any_number_of_threads();
     long_sums_are_accurate();
