@@ -153,13 +153,17 @@ void Blocking::choose_blocks() {
     const std::int64_t panel_bytes = m_ * n_ * size_ > right_block_bytes ? long_panel_bytes : left_panel_bytes;
     std::int64_t deepest = std::max<std::int64_t>(panel_bytes / (rows_ * parts_ * real_size_), 64);
     const std::int64_t padded = turn_ > 1 ? round_up(run_, columns_) : columns_;
-    // A block that is turned holds a register's worth of runs, or cache lines are still fetched more than once.
-    const std::int64_t least = turn_ > 1 ? tile_.lanes : 1;
-    deepest = std::min(deepest, std::max<std::int64_t>(right_block_bytes / (least * padded * size_), 32));
+    // A block that is turned holds a register's worth of runs, or cache lines are still fetched more than once; and all
+    // of those that are adjacent in memory where they fit, which are then read from end to end (`dbea,ec->abcd` of 40 x
+    // 40 x 40 x 40 x 40 float64, one core: 6.1 ms with 32 of the 40 at a time, 5.6 ms).
+    together_ = turn_ > 1 ? tile_.lanes : 1;
+    deepest = std::min(deepest, std::max<std::int64_t>(right_block_bytes / (together_ * padded * size_), 32));
     k_block_ = k_ == 0 ? 1 : ceil_div(k_, ceil_div(k_, deepest));
+    if (turn_ <= max_turn && turn_ % together_ == 0 && 4 * turn_ * padded * k_block_ * size_ <= 5 * right_block_bytes)
+        together_ = turn_;
     const auto columns_in = [&](std::int64_t bytes) {
-        const std::int64_t fit = bytes / (k_block_ * parts_ * size_) / padded / least * least;
-        return std::max(fit, least) * (turn_ > 1 ? run_ : columns_);
+        const std::int64_t fit = bytes / (k_block_ * parts_ * size_) / padded / together_;
+        return std::max<std::int64_t>(fit, 1) * grain();
     };
     n_block_ = columns_in(right_block_bytes);
     const std::int64_t side_bytes = shared_side_bytes * std::clamp<std::int64_t>(num_threads(), 2, most_sharers);
@@ -168,7 +172,7 @@ void Blocking::choose_blocks() {
 }
 
 // Columns that are not parted.
-std::int64_t Blocking::grain() const { return turn_ > 1 ? run_ * tile_.lanes : columns_; }
+std::int64_t Blocking::grain() const { return together_ * (turn_ > 1 ? run_ : columns_); }
 
 void Blocking::choose_tasks() {
     const std::int64_t work = m_ * n_ * k_ * parts_ * parts_;

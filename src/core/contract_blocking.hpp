@@ -14,7 +14,7 @@
 namespace einstride {
 
 // Runs of n that are turned into panels at a time.
-inline constexpr std::int64_t max_turn = 32;
+inline constexpr std::int64_t max_turn = 64;
 
 // The storage type that holds what is computed as it is.
 DType storage_of(Acc acc);
@@ -65,6 +65,7 @@ class Blocking {
     bool keeps_rows_ = false;          // a panel of the left side does, else it holds its rows' numbers side by side
     int listed_ = 1;                   // reals of a number of the left side that are packed one after another
     std::int64_t run_ = 0, turn_ = 1;  // columns in a run and runs that hold adjacent elements; 1 where nothing turns
+    std::int64_t together_ = 1;        // runs, or panels where nothing turns, that are not parted
     std::vector<std::int64_t> adjacent_;  // 0, 1, 2, ... elements of the right side
     std::int64_t k_block_, n_block_;
     std::int64_t task_m_, task_n_, batches_, m_tasks_, n_tasks_, tasks_;
