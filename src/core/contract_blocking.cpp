@@ -148,8 +148,9 @@ void Blocking::choose_direct(bool native_left, bool native_right, std::int64_t r
 // of twice the depth.
 void Blocking::choose_rows(DType left) {
     const bool complex = is_complex(acc_of(left));
+    const std::int64_t step = groups_.k.left.stride() / size_of(left);
     keeps_rows_ = !direct_left_ && complex == (parts_ == 2) && k_ >= tile_.lanes && groups_.k.left.regular() &&
-                  groups_.k.left.stride() == size_of(left);
+                  groups_.k.left.multiple_of(size_of(left)) && (step == 1 || (step == 2 && !complex));
     if (!keeps_rows_ || !complex) return;
     const DType part = storage_of(real_of(acc_of(left)));
     convert_.left = level_.pack[static_cast<int>(part)][static_cast<int>(real_)];

@@ -236,7 +236,8 @@ class Tiler {
             const double numbers =
                 static_cast<double>(rows_of(tensor)) * (nest_.stride(tiling_.v, tensor) != 0 ? length : 1);
             const double size = static_cast<double>(size_of(nest_.types[tensor]));
-            if (nest_.stride(tiling_.v, tensor) == size_of(nest_.types[tensor])) return 10 + 0.2 * numbers;
+            const double step = static_cast<double>(nest_.stride(tiling_.v, tensor)) / size;
+            if (step == 1 || step == 2) return 10 + 0.2 * step * numbers;
             for (std::size_t l = 0; l < nest_.loops.size(); ++l)
                 if (nest_.stride(l, tensor) == size_of(nest_.types[tensor]) && tiling_.extent[l] >= 4)
                     return 10 + 0.11 * size * numbers;
