@@ -36,9 +36,6 @@ constexpr std::int64_t most_sharers = 8;
 constexpr std::int64_t max_span = 8192;
 constexpr std::int64_t shared_tasks_per_thread = 8;
 
-// Of a left side that the products of all runs of n share: a part of L2.
-constexpr std::int64_t left_kept_bytes = 128 << 10;
-
 // Of a k block of both sides, where the next one is fetched while tiles of this one run: a part of L2.
 constexpr std::int64_t max_ahead_bytes = 320 << 10;
 constexpr std::int64_t page_bytes = 4096;
@@ -51,21 +48,6 @@ std::int64_t in_parts(std::int64_t count, std::int64_t parts, std::int64_t grain
 // The same, into the fewest parts of at most `most`.
 std::int64_t equal_part(std::int64_t count, std::int64_t most, std::int64_t grain) {
     return in_parts(count, ceil_div(count, std::max(most / grain, std::int64_t{1}) * grain), grain);
-}
-
-// The loops with those of n around its innermost run of adjacent elements as loops of the batch.
-std::vector<Loop> each_run(std::vector<Loop> loops, std::int64_t right_size) {
-    std::int64_t next = right_size;
-    for (auto loop = loops.rbegin(); loop != loops.rend(); ++loop) {
-        if (loop->role != Role::free_right || loop->extent == 1) continue;
-        if (loop->strides[1] == next)
-            next *= loop->extent;
-        else if (next != right_size)
-            loop->role = Role::batch;
-        else
-            break;
-    }
-    return loops;
 }
 
 void list_lines(const Walk& a, std::int64_t a_count, const Walk& b, std::int64_t b_count,
@@ -94,22 +76,16 @@ Blocking::Blocking(const std::vector<Loop>& loops, const std::vector<DType>& typ
       size_(size_of(acc_)),
       convert_(types, level_),
       native_out_(is_native(types[2], acc_)) {
+    for (const Loop& loop : loops) groups_.push(loop);
+    batch_ = groups_.batch.count;
+    m_ = groups_.m.count;
+    n_ = groups_.n.count;
+    k_ = groups_.k.count;
     columns_ = 2 * tile_.lanes / parts_;
+    rows_ = static_cast<int>(ceil_div(m_, ceil_div(m_, tile_.rows)));
+
     const bool native_left = is_native(types[0], acc_), native_right = is_native(types[1], acc_);
-    const auto group = [&](const std::vector<Loop>& grouped) {
-        groups_ = {};
-        for (const Loop& loop : grouped) groups_.push(loop);
-        batch_ = groups_.batch.count;
-        m_ = groups_.m.count;
-        n_ = groups_.n.count;
-        k_ = groups_.k.count;
-        rows_ = static_cast<int>(ceil_div(m_, ceil_div(m_, tile_.rows)));
-        choose_direct(native_left, native_right, size_of(types[1]));
-    };
-    group(each_run(loops, size_of(types[1])));
-    // A product for each run of n reads both sides where they lie, and the left one stays in L1 or L2 (`kr,pjks->pjrs`
-    // of extents 32, float64, 2 threads: 930 us as one product that packs the runs, 695 us).
-    if (batch_ > 1 && !(direct_left_ && direct_right_ && m_ * k_ * size_ <= left_kept_bytes)) group(loops);
+    choose_direct(native_left, native_right, size_of(types[1]));
     choose_rows(types[0]);
     choose_turn(loops, size_of(types[1]));
     choose_blocks();
@@ -165,8 +141,8 @@ void Blocking::choose_turn(const std::vector<Loop>& loops, std::int64_t right_si
     const Loop* around = nullptr;
     for (const Loop& loop : loops)
         if (loop.role == Role::free_right) around = inner, inner = &loop;
-    if (direct_right_ || around == nullptr || parts_ > 1 || around->strides[1] != right_size ||
-        inner->strides[1] == right_size || around->extent < tile_.lanes || inner->extent > max_run)
+    if (around == nullptr || parts_ > 1 || around->strides[1] != right_size || inner->strides[1] == right_size ||
+        around->extent < tile_.lanes || inner->extent > max_run)
         return;
     run_ = inner->extent;
     turn_ = around->extent;
