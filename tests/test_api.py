@@ -134,6 +134,50 @@ def test_operands_in_any_layout_with_the_results_numpy_has() -> None:
                 assert result.dtype == expected.dtype
 
 
+@pytest.mark.parametrize("part", ["real", "imag"])
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_the_parts_of_complex_arrays(dtype: str, part: str) -> None:
+    for rows, columns in ((1, 1), (3, 2), (7, 15), (9, 17), (20, 33), (40, 300), (3, 600)):
+        # The last number of an imaginary part ends the memory that it lies in.
+        strided = getattr((integers(rows, columns) + 1j * integers(rows, columns, seed=1)).astype(dtype), part)
+        square, vector = integers(columns, columns, seed=2), integers(columns, seed=3)
+        square, vector = square.astype(strided.dtype), vector.astype(strided.dtype)
+        for subscripts, *operands in (
+            ("ij,jk->ik", strided, square),
+            ("ij,kj->ik", square, strided),
+            ("ij,j->i", strided, vector),
+            ("ij,ij->ij", strided, strided),
+            ("ij->j", strided),
+            ("ij->", strided),
+        ):
+            copies = [operand.copy() for operand in operands]
+            assert np.array_equal(einsum(subscripts, *operands), np.einsum(subscripts, *copies)), subscripts
+
+
+@pytest.mark.parametrize(
+    ("subscripts", "left", "right"),
+    [
+        ("kr,pks->prs", (9, 5), (7, 9, 40)),
+        ("rk,pks->prs", (14, 30), (20, 30, 33)),
+        ("rk,pqks->qprs", (3, 4), (3, 2, 4, 64)),
+        ("kr,bpks->bprs", (16, 17), (2, 5, 16, 48)),
+        ("rk,spk->prs", (8, 9), (40, 6, 9)),
+        ("bkr,bpks->bprs", (2, 16, 17), (2, 5, 16, 48)),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "complex64"])
+def test_products_along_an_axis_in_the_middle(
+    subscripts: str, left: tuple[int, ...], right: tuple[int, ...], dtype: str
+) -> None:
+    a, b = integers(*left, dtype=dtype), integers(*right, seed=1, dtype=dtype)
+    expected = np.einsum(subscripts, a.astype(complex), b.astype(complex))
+    assert np.array_equal(einsum(subscripts, a, b), expected)
+    into = np.zeros((expected.shape[0], 2, *expected.shape[1:]), dtype)
+    einsum(subscripts, a, b, out=into[:, 0])
+    assert np.array_equal(into[:, 0], expected)
+    assert not into[:, 1].any()
+
+
 def test_views_are_writable_and_repeat() -> None:
     a = integers(3, 3)
     for _ in range(3):
