@@ -160,7 +160,8 @@ void Blocking::choose_blocks() {
     together_ = turn_ > 1 ? tile_.lanes : 1;
     deepest = std::min(deepest, std::max<std::int64_t>(right_block_bytes / (together_ * padded * size_), 32));
     k_block_ = k_ == 0 ? 1 : ceil_div(k_, ceil_div(k_, deepest));
-    if (turn_ <= max_turn && turn_ % together_ == 0 && 4 * turn_ * padded * k_block_ * size_ <= 5 * right_block_bytes)
+    if (turn_ <= max_turn && turn_ % together_ == 0 && turn_ * run_ <= max_task_columns &&
+        4 * turn_ * padded * k_block_ * size_ <= 5 * right_block_bytes)
         together_ = turn_;
     const auto columns_in = [&](std::int64_t bytes) {
         const std::int64_t fit = bytes / (k_block_ * parts_ * size_) / padded / together_;
