@@ -246,6 +246,33 @@ def test_same_bits_for_any_number_of_threads(
     assert len(seen) == 1
 
 
+def placed(array: Array, offset: int) -> Array:
+    """A copy that begins `offset` bytes after a page does."""
+    room = np.empty(array.nbytes + 2 * 4096, np.uint8)
+    start = -room.ctypes.data % 4096 + offset
+    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype.kind in "fcV"])
+@pytest.mark.parametrize("size", [64, 100, 133, 1000, 4140])
+@pytest.mark.parametrize(
+    "subscripts",
+    ["ij->i", "ij->j", "ij,ij->i", "ij,j->i", "ij,kj->ik", "i,ij->i", "ij,ij,ij->i", "i,ij,ij->i", "aib,aib->i"],
+)
+def test_same_bits_wherever_arrays_begin(dtype: np.dtype[Any], subscripts: str, size: int) -> None:
+    extents = {"i": 9, "j": size, "k": 5, "a": 3, "b": size}
+    rng = np.random.default_rng(0)
+    terms = subscripts.partition("->")[0].split(",")
+    arrays = [random_values(tuple(extents[label] for label in term), dtype, rng) for term in terms]
+    want = np.asarray(einsum(subscripts, *arrays)).tobytes()
+    for offset in sorted({0, dtype.itemsize, 16, 40, 64 - dtype.itemsize, 3}):
+        for apart in (0, 8):
+            moved = [placed(array, offset + apart * place) for place, array in enumerate(arrays)]
+            assert np.asarray(einsum(subscripts, *moved)).tobytes() == want, (offset, apart)
+
+
 def test_attention() -> None:
     """The rest of the promise is in test_attention.py; here, that two-byte floats are summed in float32."""
     keys = 4096

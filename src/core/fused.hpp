@@ -24,7 +24,8 @@ struct FusedBlock {
     const std::int64_t* term_at[max_factors];
     char* out;
     const std::int64_t* out_at;
-    bool add;  // to what the output holds
+    bool add;          // to what the output holds
+    bool from_memory;  // that is where the first factor comes from
 };
 
 using FusedFn = void (*)(const FusedBlock&);
