@@ -246,6 +246,23 @@ def test_same_bits_for_any_number_of_threads(
     assert len(seen) == 1
 
 
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")
+@pytest.mark.parametrize("width", [1, 5, 33])
+def test_every_half_is_converted_as_ieee_754_says(width: int) -> None:
+    """A product of two halves is exact in float32, so one rounding is left; rows of `width` reach what is no vector."""
+    rng = np.random.default_rng(0)
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    for other in (np.ones(1 << 16, np.float16), rng.permutation(halves)):
+        rows = (1 << 16) // width
+        a, b = (np.asfortranarray(x[: rows * width].reshape(rows, width)) for x in (halves, other))
+        want = (a.astype(np.float64) * b.astype(np.float64)).astype(np.float16)
+        for left, right in ((a, b), (np.ascontiguousarray(a), np.ascontiguousarray(b))):
+            got = np.asarray(einsum("ij,ij->ij", left, right))
+            number = ~np.isnan(want)
+            assert np.array_equal(np.isnan(got), ~number)
+            assert np.array_equal(got[number].view(np.uint16), want[number].view(np.uint16))
+
+
 def placed(array: Array, offset: int) -> Array:
     """A copy that begins `offset` bytes after a page does."""
     room = np.empty(array.nbytes + 2 * 4096, np.uint8)
