@@ -247,10 +247,10 @@ class Tiler {
                 static_cast<double>(rows_of(tensor)) * (nest_.stride(tiling_.v, tensor) != 0 ? length : 1);
             const double size = static_cast<double>(size_of(nest_.types[tensor]));
             const double step = static_cast<double>(nest_.stride(tiling_.v, tensor)) / size;
-            if (step == 1 || step == 2) return 10 + 0.2 * step * numbers;
+            if (step == 1 || step == 2) return 10 + 6 * static_cast<double>(rows_of(tensor)) + 0.2 * step * numbers;
             for (std::size_t l = 0; l < nest_.loops.size(); ++l)
                 if (nest_.stride(l, tensor) == size_of(nest_.types[tensor]) && tiling_.extent[l] >= 4)
-                    return 10 + 0.11 * size * numbers;
+                    return 10 + (tiling_.extent[l] < 8 ? 1.1 : 0.4 + 0.07 * size) * numbers;
             return 10 + 2.0 * numbers;
         };
         double cycles = 40, kept = 0;
@@ -263,7 +263,7 @@ class Tiler {
         if (!tiling_.turned) {
             const double loads = static_cast<double>(nest_.inputs());
             cycles +=
-                rows * ((terms > 1 ? 8 : 5) + terms * (loads + vectors * loads / 2) + (tiling_.dot ? 5 : vectors));
+                rows * ((terms > 1 ? 8 : 2) + terms * (loads + vectors * loads / 2) + (tiling_.dot ? 8 : vectors));
         }
         tiling_.tile_cycles = std::max(cycles, static_cast<double>(bytes_touched()) / 8);
         tiling_.cycles = (cycles - kept) * tiles() + kept * tiles(tiling_.kept);
