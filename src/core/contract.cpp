@@ -101,31 +101,6 @@ class Contract final : public Kernel, Blocking {
         Range operator[](std::int64_t index) const { return {index * piece, std::min((index + 1) * piece, count)}; }
     };
 
-    // What is read next, fetched while tiles run, for processors do not foresee it (chunked attention scores, 512
-    // products of 64 x 64 x 64 float32: 5.6 ms without, 4.1 ms with; `ijk,kr->ijr` with r = 32 and 120 x 120 x 120
-    // float64: 4.6 ms without, 2.6 ms with).
-    struct Ahead {
-        Fetch now[2] = {no_fetch[0], no_fetch[1]};
-        const std::int64_t* end[2] = {};
-
-        void begin(std::size_t side, const char* first, const std::vector<std::int64_t>& lines, std::size_t padding) {
-            now[side] = {first, lines.data(), 1};
-            end[side] = lines.data() + lines.size() - padding;
-        }
-
-        // After a tile that fetched `depth` lines of each side: the rest of what is due.
-        void advance(const std::int64_t (&due)[2], std::int64_t depth) {
-            for (int side = 0; side < 2; ++side) {
-                if (now[side].step == 0) continue;
-                const std::int64_t* line = now[side].line + depth;
-                const std::int64_t* const stop = std::min(now[side].line + due[side], end[side]);
-                for (; line < stop; ++line) __builtin_prefetch(now[side].base + *line, 0, 2);
-                now[side].line = line;
-                if (line >= end[side]) now[side] = no_fetch[0];
-            }
-        }
-    };
-
     Ahead ahead_of(const Job& job, std::int64_t batch, std::int64_t p) const {
         Ahead ahead{};
         if (!lines_[0].empty())

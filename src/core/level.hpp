@@ -53,7 +53,7 @@ struct Tile {
 // A tile of a batched contraction in vectors along the batch: for its rows i and columns j the vector at
 // out + m_out[i] + n_out[j] (+)= sum over p of a[p][i] * b[p][j], with a and b packed vector by vector.
 using LaneTileFn = void (*)(std::int64_t k, const void* a, const void* b, char* out, const std::int64_t* m_out,
-                            const std::int64_t* n_out, bool add);
+                            const std::int64_t* n_out, bool add, const Fetch* ahead);
 
 inline constexpr int max_lane_tile = 5;
 

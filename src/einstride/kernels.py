@@ -114,13 +114,17 @@ def _lanes_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Machine
     m, n, k = (_extent(loops, role) for role in (Role.FREE_LEFT, Role.FREE_RIGHT, Role.CONTRACTED))
     along = _along(loops)
     extent = along.extent if along else 1
-    vectors = _extent(loops, Role.BATCH) / extent * ceil(extent / _lanes_of(types[2], machine))
+    whole, rest = divmod(extent, _lanes_of(types[2], machine))
+    # What fills half of a last vector is left to the narrower vectors that machines with wide ones have.
+    last = 0.5 if machine.vector_bytes > 32 and 2 * rest <= _lanes_of(types[2], machine) else 1.0
+    multiplied, handled = (
+        _extent(loops, Role.BATCH) / extent * (whole + (part if rest else 0)) for part in (last, 1.0)
+    )
     # A tile of r rows and c columns does r c multiply-adds for r + c loads, from panels that are copied vector by
     # vector, each from a cache line of its own.
     step = max(m * n, 0.8 * (m * ceil(n / 5) + n * ceil(m / 5)))
-    handling = vectors * (2.6e-9 * k * (m + n) + 1.5e-8 * ceil(m / 5) * ceil(n / 5) * ceil(k / 64))
-    narrow = 2 if extent * ITEMSIZES[types[2]] <= machine.vector_bytes // 2 else 1  # two of these are as fast as one
-    multiply = vectors * k * step / (narrow * machine.vectors_per_second)
+    handling = handled * (2.6e-9 * k * (m + n) + 1.5e-8 * ceil(m / 5) * ceil(n / 5) * ceil(k / 64))
+    multiply = multiplied * k * step / machine.vectors_per_second
     return max(multiply + handling, _moving_seconds(loops, types, machine)) + 3e-7
 
 
