@@ -38,3 +38,9 @@ def test_labels_of_the_same_tensors_count_as_one() -> None:
 
 def test_no_elements_take_no_time() -> None:
     assert step_seconds(12, detect())(((0, 1), (1, 2)), (0, 2), (3, 0, 4)) == 0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64", "complex128"])
+def test_what_one_operand_alone_sums_is_summed_before_it_is_multiplied(dtype: str) -> None:
+    made = plan("dcba,bac->abc", (1000, 4, 33, 7), (33, 7, 4), dtype=dtype)
+    assert made.tree.groups == ((0,), (1, 2))
