@@ -12,6 +12,9 @@ inline constexpr int max_factors = 3;
 // Of what comes again and again so much stays in the first cache while more streams through it.
 inline constexpr std::int64_t kept_bytes = 8 << 10;
 
+// The sums of rows of fewer registers than this are folded some rows at a time.
+inline constexpr int short_registers = 8;
+
 // rows x terms x length products. Row r of the output is the sum over the terms t of the product of the factors;
 // factor i of (r, t) starts at in[i] + row_at[i][r] + term_at[i][t] and is either `length` adjacent numbers of
 // the compute type (a vector) or a single one (a scalar). Distances are bytes. No term at all gives zeros.
@@ -24,8 +27,8 @@ struct FusedBlock {
     const std::int64_t* term_at[max_factors];
     char* out;
     const std::int64_t* out_at;
-    bool add;          // to what the output holds
-    bool from_memory;  // that is where the first factor comes from
+    bool add;              // to what the output holds
+    std::int64_t touched;  // bytes of all tensors, which say from which cache they come; 0 of what is packed
 };
 
 using FusedFn = void (*)(const FusedBlock&);

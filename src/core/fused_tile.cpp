@@ -220,7 +220,7 @@ class VariantBuilder {
         c.run = table[static_cast<int>(nest_.acc)][vectors][c.factors - vectors];
         c.to = to;
         c.wide = wide;
-        c.block.from_memory = nest_.from_memory && c.tensor[0] != in_scratch;
+        c.block.touched = c.tensor[0] != in_scratch ? nest_.touched : 0;
         c.out_at = std::move(out_at);
         c.block.rows = static_cast<int64_t>(c.out_at.size());
         c.block.terms = nest_.empty_sum ? 0 : static_cast<int64_t>(c.term_at[0].size());

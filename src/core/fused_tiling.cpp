@@ -115,7 +115,7 @@ class Tiler {
         // Rows that are added to stay in L1 beside those that stream through it, but from memory long ones come faster
         // (`b,bij->ij` of 100 x 200 x 100 float64, 2 threads: 189 us in rows of 4096, 156 us so; `bij->ij` of 64 MB
         // 1550 and 1800).
-        if (contracts_ && !tiling_.dot && !nest_.from_memory)
+        if (contracts_ && !tiling_.dot && nest_.touched < shared_cache)
             return std::min(direct_length, summed_bytes / size_of(nest_.acc));
         return direct_length;
     }
@@ -250,7 +250,7 @@ class Tiler {
             if (step == 1 || step == 2) return 10 + 6 * static_cast<double>(rows_of(tensor)) + 0.2 * step * numbers;
             for (std::size_t l = 0; l < nest_.loops.size(); ++l)
                 if (nest_.stride(l, tensor) == size_of(nest_.types[tensor]) && tiling_.extent[l] >= 4)
-                    return 10 + (tiling_.extent[l] < 8 ? 1.1 : 0.4 + 0.07 * size) * numbers;
+                    return 10 + turning(tensor, tiling_.extent[l]) * numbers;
             return 10 + 2.0 * numbers;
         };
         double cycles = 40, kept = 0;
@@ -262,11 +262,22 @@ class Tiler {
         if (tiling_.staged) cycles += moving(nest_.output());
         if (!tiling_.turned) {
             const double loads = static_cast<double>(nest_.inputs());
-            cycles +=
-                rows * ((terms > 1 ? 8 : 2) + terms * (loads + vectors * loads / 2) + (tiling_.dot ? 8 : vectors));
+            const double writing = !tiling_.dot ? vectors : folded_together() ? 1 : 8;
+            cycles += rows * ((terms > 1 ? 8 : 2) + terms * (loads + vectors * loads / 2) + writing);
         }
         tiling_.tile_cycles = std::max(cycles, static_cast<double>(bytes_touched()) / 8);
         tiling_.cycles = (cycles - kept) * tiles() + kept * tiles(tiling_.kept);
+    }
+
+    bool folded_together() const {
+        return nest_.inputs() <= 2 &&
+               tiling_.extent[tiling_.v] * size_of(nest_.acc) < short_registers * level().vector_bytes;
+    }
+
+    // Cycles a number where runs of so many adjacent ones are turned.
+    double turning(std::size_t tensor, int64_t run) const {
+        if (run < 8) return nest_.native(tensor) ? 1.4 : 1.1;
+        return (run < 16 ? 0.7 : 0.4) + 0.07 * static_cast<double>(size_of(nest_.types[tensor]));
     }
 
     bool sums_in_steps() const {
@@ -317,7 +328,7 @@ Nest normal_form(std::vector<Loop> loops, std::vector<DType> types) {
         for (const DType type : types) one.strides.push_back(size_of(type));
         loops.push_back(std::move(one));
     }
-    nest.from_memory = come_from_memory(loops, types);
+    nest.touched = touched_bytes(loops, types);
     nest.large = past_caches(loops, types) && level().stream != nullptr;
     nest.loops = std::move(loops);
     nest.types = std::move(types);

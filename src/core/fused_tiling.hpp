@@ -25,10 +25,10 @@ struct Nest {
     std::vector<std::size_t> source;  // of each tensor among those of the step
     Table shift;                      // bytes from a source's first element to the tensor's
     Acc acc;
-    bool nothing;      // the output has no element, and the rest of this says nothing
-    bool empty_sum;    // a contracted extent is 0
-    bool from_memory;  // that is where the tensors come from
-    bool large;        // the output: streamed past the caches where whole lines of it are written
+    bool nothing;          // the output has no element, and the rest of this says nothing
+    bool empty_sum;        // a contracted extent is 0
+    std::int64_t touched;  // bytes of all tensors
+    bool large;            // the output: streamed past the caches where whole lines of it are written
 
     std::size_t inputs() const { return types.size() - 1; }
     std::size_t output() const { return inputs(); }

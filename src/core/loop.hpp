@@ -30,10 +30,8 @@ inline std::int64_t touched_bytes(const std::vector<Loop>& loops, const std::vec
     return all;
 }
 
-// Whether the tensors come from memory: a last cache that is shared keeps no more.
-inline bool come_from_memory(const std::vector<Loop>& loops, const std::vector<DType>& types) {
-    return touched_bytes(loops, types) >= 24 << 20;
-}
+// Of tensors that take more, some come from memory: a last cache that is shared keeps no more.
+inline constexpr std::int64_t shared_cache = 24 << 20;
 
 // Whether the output is better written past the caches, for no last cache keeps it and its inputs: what one keeps is
 // written there at up to 150 GB/s, past it at 28 (an outer product of 32 MB, 2 threads: 0.75 ms, and 1.15 ms streamed;
