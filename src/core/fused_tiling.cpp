@@ -276,8 +276,7 @@ class Tiler {
 
     // Cycles a number where runs of so many adjacent ones are turned.
     double turning(std::size_t tensor, int64_t run) const {
-        if (run < 8) return nest_.native(tensor) ? 1.4 : 1.1;
-        return (run < 16 ? 0.7 : 0.4) + 0.07 * static_cast<double>(size_of(nest_.types[tensor]));
+        return run < 8 ? 1.1 : (run < 16 ? 0.7 : 0.4) + 0.07 * static_cast<double>(size_of(nest_.types[tensor]));
     }
 
     bool sums_in_steps() const {

@@ -106,7 +106,7 @@ def _accepts_lanes(loops: Sequence[Loop], types: Sequence[int], machine: Machine
         and along.strides[2] == size
         and all(0 < stride <= ITEMSIZES[code] for stride, code in zip(along.strides, types, strict=True))
         and along.extent * size >= min(machine.vector_bytes, 32)  # the engine has narrower vectors for few
-        and _extent(loops, Role.CONTRACTED) > 1
+        and all(_extent(loops, role) > 1 for role in (Role.FREE_LEFT, Role.FREE_RIGHT, Role.CONTRACTED))
     )
 
 
