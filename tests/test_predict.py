@@ -44,3 +44,13 @@ def test_no_elements_take_no_time() -> None:
 def test_what_one_operand_alone_sums_is_summed_before_it_is_multiplied(dtype: str) -> None:
     made = plan("dcba,bac->abc", (1000, 4, 33, 7), (33, 7, 4), dtype=dtype)
     assert made.tree.groups == ((0,), (1, 2))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize("subscripts", ["ijk,ijk->ik", "ijk,ij->ik", "kij,ij->kj"])
+def test_a_product_that_reads_a_side_once_is_one_pass(subscripts: str, dtype: str) -> None:
+    extents = {"i": 100, "j": 200, "k": 60}
+    shapes = [tuple(extents[label] for label in term) for term in subscripts.partition("->")[0].split(",")]
+    made = plan(subscripts, *shapes, dtype=dtype)
+    assert made.program is not None
+    assert [step.kernel for step in made.program.steps] == ["fused"]
