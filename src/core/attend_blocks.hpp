@@ -249,22 +249,22 @@ class Attention : public Kernel {
     // c[r][i] = sum over p of a[r * depth + p] * panel[p][i], for `rows` rows r.
     void multiply_rows(T* c, std::int64_t ld, const T* a, std::int64_t rows, std::int64_t depth, const T* panel,
                        int vectors) const {
-        const EvenRows even(ld * static_cast<std::int64_t>(sizeof(T)));
+        const EvenRows a_rows(depth * size), c_rows(ld * size);
         for (std::int64_t r = 0; r < rows; r += tile_.rows) {
             const std::int64_t height = std::min<std::int64_t>(tile_.rows, rows - r);
-            tile_.run[vectors - 1][height](depth, a + r * depth, depth, 1, panel, width_, c + r * ld, even.at,
-                                           vectors * tile_.lanes, Put::store, no_fetch);
+            tile_.run[vectors - 1][height](depth, a + r * depth, a_rows.at, size, panel, width_ * size, c + r * ld,
+                                           c_rows.at, vectors * tile_.lanes, Put::store, no_fetch);
         }
     }
 
     // c[r][i] (+)= sum over p of a[p * count + r] * b[p][i], for `count` rows r.
     void multiply_columns(T* c, const T* a, std::int64_t count, std::int64_t height, std::int64_t depth, const T* b,
                           std::int64_t ld, int vectors, bool add) const {
-        const EvenRows even(width_ * static_cast<std::int64_t>(sizeof(T)));
+        const EvenRows c_rows(width_ * size);
         for (std::int64_t r = 0; r < count; r += height)
-            tile_.run[vectors - 1][std::min(height, count - r)](depth, a + r, 1, count, b, ld, c + r * width_, even.at,
-                                                                vectors * tile_.lanes, add ? Put::add : Put::store,
-                                                                no_fetch);
+            tile_.run[vectors - 1][std::min(height, count - r)](depth, a + r, nullptr, count * size, b, ld * size,
+                                                                c + r * width_, c_rows.at, vectors * tile_.lanes,
+                                                                add ? Put::add : Put::store, no_fetch);
     }
 
     const Level& level_;

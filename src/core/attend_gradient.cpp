@@ -288,13 +288,13 @@ class Gradient final : public Attention<T> {
     // to[j][c] += sum over i of strip[j][i] * rows[i][c].
     void add_products(T* to, std::int64_t columns, const T* strip, std::int64_t ld, std::int64_t keys, const T* rows,
                       std::int64_t queries) const {
-        const EvenRows even(columns * static_cast<std::int64_t>(sizeof(T)));
+        const EvenRows strip_rows(ld * size), to_rows(columns * size);
         for (std::int64_t c = 0; c < columns; c += width_)
             for (std::int64_t j = 0; j < keys; j += tile_.rows) {
                 const int vectors = columns - c > tile_.lanes ? 2 : 1;
                 tile_.run[vectors - 1][std::min<std::int64_t>(tile_.rows, keys - j)](
-                    queries, strip + j * ld, ld, 1, rows + c, columns, to + j * columns + c, even.at,
-                    vectors * tile_.lanes, Put::add, no_fetch);
+                    queries, strip + j * ld, strip_rows.at, size, rows + c, columns * size, to + j * columns + c,
+                    to_rows.at, vectors * tile_.lanes, Put::add, no_fetch);
             }
     }
 

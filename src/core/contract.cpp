@@ -70,15 +70,21 @@ class Contract final : public Kernel, Blocking {
         StoreFn store;
     };
 
-    // How a tile walks a side, in reals.
-    struct Steps {
-        std::int64_t row, column;
+    // How a tile walks a left side: its rows, and bytes from one k to the next.
+    struct Rows {
+        EvenRows rows;
+        bool adjacent;
+        std::int64_t step;
+
+        Rows(std::int64_t row, std::int64_t size, std::int64_t k_step)
+            : rows(row), adjacent(row == size), step(k_step) {}
+        const std::int64_t* at() const { return adjacent ? nullptr : rows.at; }
     };
 
-    // A side of a tile.
+    // The right side of a tile.
     struct Side {
         const char* at;
-        Steps step;
+        std::int64_t step;
     };
 
     // A k block of one batch element, from row m0 and column n0 on.
@@ -102,12 +108,9 @@ class Contract final : public Kernel, Blocking {
     };
 
     Ahead ahead_of(const Job& job, std::int64_t batch, std::int64_t p) const {
-        Ahead ahead{};
-        if (!lines_[0].empty())
-            ahead.begin(0, job.left + groups_.batch.left.at(batch) + groups_.k.left.at(listed_ * p), lines_[0],
-                        padding());
-        if (!lines_[1].empty())
-            ahead.begin(1, job.right + groups_.batch.right.at(batch) + groups_.k.right.at(p), lines_[1], padding());
+        Ahead ahead;
+        ahead.add(job.left + groups_.batch.left.at(batch) + groups_.k.left.at(listed_ * p), lines_[0]);
+        ahead.add(job.right + groups_.batch.right.at(batch) + groups_.k.right.at(p), lines_[1]);
         return ahead;
     }
 
@@ -207,7 +210,7 @@ class Contract final : public Kernel, Blocking {
                     groups_.k.left.fill(listed_ * p0, listed_ * depth, room.k_left);
                     groups_.k.right.fill(p0, depth, room.k_right);
                 }
-                Ahead ahead{};
+                Ahead ahead;
                 if (p0 + depth < k1)
                     ahead = ahead_of(job, b, p0 + depth);
                 else if (b + 1 < b1)
@@ -270,7 +273,7 @@ class Contract final : public Kernel, Blocking {
                     pack_right(job, room, block, packed(now), now);
                 };
                 const auto multiply = [&](std::int64_t index) {
-                    Ahead ahead{};
+                    Ahead ahead;
                     const Range now = column_cuts[index / row_cuts.pieces()];
                     run_tiles(job, room, target, block, row_cuts[index % row_cuts.pieces()], now, packed(now), ahead);
                     if (streamed_) level_.fence();
@@ -302,20 +305,23 @@ class Contract final : public Kernel, Blocking {
         const std::int64_t panels = panels_in(columns.to - columns.from);
         const std::int64_t depth = block.depth;
         const std::int64_t apart = job.direct_left ? groups_.m.left.stride() : left_row();
-        Side a = job.direct_left ? Side{block.left + block.m0 * apart + block.p0 * groups_.k.left.stride(), left_lies_}
-                                 : Side{room.left, left_packed_};
-        a.at += rows.from * apart;
+        const Rows& walk = job.direct_left ? left_lies_ : left_packed_;
+        const char* a =
+            job.direct_left ? block.left + block.m0 * apart + block.p0 * groups_.k.left.stride() : room.left;
+        a += rows.from * apart;
         const Offsets* height = room.heights + rows.from / rows_;
-        for (std::int64_t i = rows.from; i < rows.to; i += rows_, a.at += rows_ * apart, ++height) {
-            if (panel_ahead_) ahead.begin(0, a.at + rows_ * apart, lines_[0], padding());
+        for (std::int64_t i = rows.from; i < rows.to; i += rows_, a += rows_ * apart, ++height) {
+            if (panel_ahead_) {
+                ahead = {};
+                ahead.add(a + rows_ * apart, lines_[0]);
+            }
             for (std::int64_t q = 0; q < panels; ++q) {
                 const Panel& panel = first[q];
                 Side b = {packed + q * right_panel(), right_packed_};
                 if (job.direct_right)
-                    b = reads(panel.right)
-                            ? Side{block.right + panel.right.at[0] + block.p0 * groups_.k.right.stride(), right_lies_}
-                            : Side{packed, right_packed_};
-                write_tile(target, *height, panel.out, depth * parts_, a, b, block.add, ahead.now);
+                    b = reads(panel.right) ? Side{block.right + panel.right.at[0] + block.p0 * right_lies_, right_lies_}
+                                           : Side{packed, right_packed_};
+                write_tile(target, *height, panel.out, depth * parts_, a, walk, b, block.add, ahead.now());
                 ahead.advance(lines_a_tile_, tile_.fetches ? depth * parts_ : 0);
             }
         }
@@ -398,7 +404,7 @@ class Contract final : public Kernel, Blocking {
     // One tile, in place where the output allows it, else through a tile of the compute type on the stack (1000
     // products of 30 x 4 by 4 x 15 float32, one core: 147 us, and 355 us by way of the stack).
     void write_tile(const Target& target, const Offsets& rows, const Offsets& columns, std::int64_t depth,
-                    const Side& a, const Side& b, bool add, const Fetch* ahead) const {
+                    const char* a, const Rows& walk, const Side& b, bool add, const Fetch& ahead) const {
         const std::int64_t reals = columns.count * parts_;
         const int vectors = reals > tile_.lanes ? 2 : 1;
         const TileFn run = tile_.run[vectors - 1][rows.count];
@@ -406,7 +412,7 @@ class Contract final : public Kernel, Blocking {
             char* const to = target.base + columns.at[0];
             const bool streams = target.streamed && reals * real_size_ % line_bytes == 0 &&
                                  reinterpret_cast<std::uintptr_t>(to) % line_bytes == 0;
-            run(depth, a.at, a.step.row, a.step.column, b.at, b.step.row, to, rows.at, reals,
+            run(depth, a, walk.at(), walk.step, b.at, b.step, to, rows.at, reals,
                 streams ? Put::stream
                 : add   ? Put::add
                         : Put::store,
@@ -417,8 +423,7 @@ class Contract final : public Kernel, Blocking {
         const std::int64_t ld = vectors * tile_.lanes / parts_;
         if (add) target.load(tile, ld, target.base, rows, columns);
         const EvenRows even(ld * size_);
-        run(depth, a.at, a.step.row, a.step.column, b.at, b.step.row, tile, even.at, reals, add ? Put::add : Put::store,
-            ahead);
+        run(depth, a, walk.at(), walk.step, b.at, b.step, tile, even.at, reals, add ? Put::add : Put::store, ahead);
         target.store(target.base, rows, columns, tile, ld);
     }
 
@@ -466,12 +471,11 @@ class Contract final : public Kernel, Blocking {
         }
     }
 
-    // Divided once: ten divisions for each product of a batch took as long as one of 16 x 4 by 4 x 16.
-    const Steps left_lies_ = {groups_.m.left.stride() / real_size_,
-                              parts_ == 1 ? groups_.k.left.stride() / real_size_ : 1};
-    const Steps left_packed_ = keeps_rows_ ? Steps{left_row() / real_size_, 1} : Steps{1, rows_};
-    const Steps right_lies_ = {groups_.k.right.stride() / real_size_, 1};
-    const Steps right_packed_ = {columns_ * parts_, 1};
+    const Rows left_lies_ = {groups_.m.left.stride(), real_size_, parts_ == 1 ? groups_.k.left.stride() : real_size_};
+    const Rows left_packed_ =
+        keeps_rows_ ? Rows{left_row(), real_size_, real_size_} : Rows{real_size_, real_size_, rows_ * real_size_};
+    const std::int64_t right_lies_ = groups_.k.right.stride();
+    const std::int64_t right_packed_ = columns_ * parts_ * real_size_;
 };
 
 }  // namespace

@@ -252,11 +252,7 @@ void Blocking::look_ahead(std::int64_t left_size, std::int64_t right_size) {
             for (std::int64_t line = 0; line < rows_ * left_row(); line += line_bytes) lines_[0].push_back(line);
         panel_ahead_ = !lines_[0].empty();
     }
-    for (std::size_t side = 0; side < 2; ++side) {
-        lines_a_tile_[side] = ceil_div(static_cast<std::int64_t>(lines_[side].size()), tiles);
-        // A tile fetches a line a step, whether or not as many are left.
-        if (!lines_[side].empty()) lines_[side].resize(lines_[side].size() + padding(), lines_[side].back());
-    }
+    lines_a_tile_ = ceil_div(static_cast<std::int64_t>(lines_[0].size() + lines_[1].size()), tiles);
 }
 
 }  // namespace einstride

@@ -41,9 +41,6 @@ class Blocking {
         return (columns + columns_ - 1) >> std::countr_zero(static_cast<std::uint64_t>(columns_));
     }
 
-    // Fetched in vain at most, after the last of a list of lines.
-    std::size_t padding() const { return static_cast<std::size_t>(k_block_ * parts_); }
-
     const Level& level_;
     Acc acc_;
     int parts_;  // reals in a number
@@ -60,7 +57,7 @@ class Blocking {
     bool direct_left_, direct_right_, direct_out_;
     bool right_adjacent_;                 // real numbers along n: panels are packed some at a time
     std::vector<std::int64_t> lines_[2];  // that are fetched ahead, of the left side and of the right
-    std::int64_t lines_a_tile_[2] = {0, 0};
+    std::int64_t lines_a_tile_ = 0;
     bool panel_ahead_ = false;         // the lines are a panel's of the left side
     bool keeps_rows_ = false;          // a panel of the left side does, else it holds its rows' numbers side by side
     int listed_ = 1;                   // reals of a number of the left side that are packed one after another

@@ -114,7 +114,6 @@ class LanePart {
             char* out = tensors[2] + groups_.batch.out.at(b) + (first_ + first) * size_;
             // The lanes that a last, narrow vector lacks stay zero.
             if (width < count * tile_.lanes) std::memset(memory, 0, static_cast<std::size_t>(panels));
-            Ahead ahead{};
             for (std::int64_t p = 0; p < k; p += depth_) {
                 if (interrupted()) return;
                 const std::int64_t now = std::min(depth_, k - p);
@@ -126,9 +125,8 @@ class LanePart {
                     const std::int64_t across = std::min(tile_side(), columns - j);
                     pack_panels(convert_.right_panels, rights, right_panel, right, {n_right + j, across, irregular},
                                 {k_right + p, now, irregular}, {lane_right, width, right_stride_}, both);
-                    if (!lines_.empty() && j + tile_.side < columns)
-                        ahead.begin(1, right + n_right[j + tile_.side] + k_right[p], lines_,
-                                    static_cast<std::size_t>(depth_));
+                    Ahead ahead;
+                    if (j + tile_.side < columns) ahead.add(right + n_right[j + tile_.side] + k_right[p], lines_);
                     for (std::int64_t u = 0; u < count; ++u) {
                         const std::int64_t wide = std::min<std::int64_t>(tile_.lanes, width - u * tile_.lanes);
                         const char* const b_panel = rights + u * right_panel;
@@ -138,7 +136,7 @@ class LanePart {
                             const LaneTileFn run_tile = tile_.run[down][across];
                             const char* a_panel = memory + u * left_panels + i * depth_ * vector;
                             if (wide == tile_.lanes)
-                                run_tile(now, a_panel, b_panel, to, m_out + i, n_out + j, p > 0, ahead.now);
+                                run_tile(now, a_panel, b_panel, to, m_out + i, n_out + j, p > 0, ahead.now());
                             else
                                 run_narrow(run_tile, now, a_panel, b_panel, to, m_out + i, down, n_out + j, across,
                                            wide, p > 0);
@@ -166,8 +164,7 @@ class LanePart {
         for (const std::int64_t at : k.list(depth_))
             for (const std::int64_t line : row) lines_.push_back(at + line);
         const std::int64_t tiles = ceil_div(task_m_, tile_side()) * together_;
-        lines_a_tile_[1] = ceil_div(static_cast<std::int64_t>(lines_.size()), tiles);
-        lines_.resize(lines_.size() + static_cast<std::size_t>(depth_), lines_.back());
+        lines_a_tile_ = ceil_div(static_cast<std::int64_t>(lines_.size()), tiles);
     }
 
     std::int64_t tile_side() const { return tile_.side; }
@@ -208,7 +205,7 @@ class LanePart {
     std::int64_t size_;   // bytes of a number: the output holds what is computed
     LabelGroups groups_;  // of all loops but the one that vectors run along
     std::vector<std::int64_t> lines_;
-    std::int64_t lines_a_tile_[2] = {0, 0};
+    std::int64_t lines_a_tile_ = 0;
     std::int64_t depth_;  // of a k block
     std::int64_t first_, extent_, left_stride_, right_stride_, vectors_, together_, vectors_per_task_, task_m_,
         m_tasks_, vector_tasks_;

@@ -13,23 +13,24 @@ namespace einstride {
 // place and a fence before other threads see it.
 enum class Put { store, add, stream };
 
-// Cache lines that a tile fetches for what runs after it, one a step of k: base + line[0], base + line[step], ...
+// Cache lines that are fetched while something else runs, one a step: base + line[0], base + line[1], ...
 struct Fetch {
     const char* base;
     const std::int64_t* line;
-    std::int64_t step;  // 1, or 0 where there is nothing left to fetch
+    std::int64_t count;
 };
 
-inline constexpr std::int64_t no_line = 0;
-inline const Fetch no_fetch[2] = {{reinterpret_cast<const char*>(&no_line), &no_line, 0},
-                                  {reinterpret_cast<const char*>(&no_line), &no_line, 0}};
+// Stands where nothing is left to fetch, as often as there are steps.
+inline constexpr std::int64_t no_lines[64] = {};
+inline const Fetch no_fetch = {reinterpret_cast<const char*>(no_lines), no_lines, 64};
 
-// The j-th element at c + rows[i] (+)= sum over p of a[i*a_row + p*a_col] * b[p*b_row + j], for j < columns and for
-// every row i; b holds whole vectors of columns unless the tile is masked. Strides count elements, `rows` bytes.
-// `ahead`: two lists that are fetched meanwhile, if the tile fetches.
-using TileFn = void (*)(std::int64_t k, const void* a, std::int64_t a_row, std::int64_t a_col, const void* b,
-                        std::int64_t b_row, void* c, const std::int64_t* rows, std::int64_t columns, Put put,
-                        const Fetch* ahead);
+// The j-th element at c + c_rows[i] (+)= sum over p of a[i][p] * b[p][j], for j < columns and for every row i: a[i][p]
+// lies at a + a_rows[i] + p*a_col, or beside a[i - 1][p] where a_rows is nullptr, and b[p][j] beside b[p][j - 1] from
+// b + p*b_row on, in whole vectors of columns unless the tile is masked. All steps count bytes. `ahead` is fetched
+// meanwhile, if the tile fetches.
+using TileFn = void (*)(std::int64_t k, const void* a, const std::int64_t* a_rows, std::int64_t a_col, const void* b,
+                        std::int64_t b_row, void* c, const std::int64_t* c_rows, std::int64_t columns, Put put,
+                        const Fetch& ahead);
 
 inline constexpr int max_tile_rows = 14;
 
@@ -45,7 +46,7 @@ struct EvenRows {
 struct Tile {
     int rows;                          // the tallest tile that fits the registers
     int lanes;                         // elements of the compute type in a vector
-    bool fetches;                      // lines ahead, one of each list a step of k; else none
+    bool fetches;                      // lines ahead, one a step of k; else none
     bool masked;                       // of b only `columns` are read
     TileFn run[2][max_tile_rows + 1];  // run[v - 1][r] computes r rows of v vectors
 };
@@ -53,7 +54,7 @@ struct Tile {
 // A tile of a batched contraction in vectors along the batch: for its rows i and columns j the vector at
 // out + m_out[i] + n_out[j] (+)= sum over p of a[p][i] * b[p][j], with a and b packed vector by vector.
 using LaneTileFn = void (*)(std::int64_t k, const void* a, const void* b, char* out, const std::int64_t* m_out,
-                            const std::int64_t* n_out, bool add, const Fetch* ahead);
+                            const std::int64_t* n_out, bool add, const Fetch& ahead);
 
 inline constexpr int max_lane_tile = 5;
 
