@@ -53,7 +53,7 @@ std::int64_t equal_part(std::int64_t count, std::int64_t most, std::int64_t grai
 void list_lines(const Walk& a, std::int64_t a_count, const Walk& b, std::int64_t b_count,
                 std::vector<std::int64_t>& lines) {
     if (std::abs(b.stride()) > std::abs(a.stride())) return list_lines(b, b_count, a, a_count, lines);
-    lines = lines_of(a.list(a_count), b.list(b_count));
+    lines = lines_of(a.list(a_count), b.list(b_count), false);
     // What lies in a page of its own is foreseen by the processor.
     if (!lines.empty() && std::abs(lines.back() - lines.front()) < page_bytes) lines.clear();
 }

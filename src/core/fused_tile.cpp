@@ -127,11 +127,11 @@ class VariantBuilder {
         move(0, -1);
         const Move& m = made_.moves.back();
         if (streamed_)
-            made_.ahead.push_back({0, lines_of(m.columns, m.rows)});
+            made_.ahead.push_back({0, lines_of(m.columns, m.rows, true)});
         else
             made_.ahead.push_back(
                 {nest_.output(), lines_of(list(static_cast<int64_t>(m.rows.size()), m.ld * size_of(nest_.acc)),
-                                          list(width(true), out_stride_[tiling_.v]))});
+                                          list(width(true), out_stride_[tiling_.v]), true)});
     }
 
     void multiply() {
@@ -195,7 +195,7 @@ class VariantBuilder {
             made_.out_columns = list(width(true), made_.out_column_stride);
             made_.out_numbers = list(width(true), size_of(nest_.acc));
             if (tiling_.staged && !streamed_)
-                made_.ahead.push_back({nest_.output(), lines_of(made_.out_columns, made_.out_rows)});
+                made_.ahead.push_back({nest_.output(), lines_of(made_.out_columns, made_.out_rows, true)});
         }
         call(factors, row_loops_, term_loops_, buffered_ ? made_.sum_rows : made_.out_rows, -1, true,
              tiling_.dot ? level().fused->dot : level().fused->map);

@@ -85,13 +85,25 @@ inline Offsets slice(const std::int64_t* at, std::int64_t count) {
 
 inline constexpr std::int64_t line_bytes = 64;  // of the caches
 
-// The cache lines that a nest of two lists of offsets touches, each by the offset that first touches it.
+// The cache lines that a nest of two lists of offsets touches, each by an offset that touches it. Runs that begin
+// anywhere in a line may end in one more than aligned ones, so the last offset before a gap is listed too.
 inline std::vector<std::int64_t> lines_of(const std::vector<std::int64_t>& outer,
-                                          const std::vector<std::int64_t>& inner) {
+                                          const std::vector<std::int64_t>& inner, bool aligned) {
     std::vector<std::int64_t> lines;
+    std::int64_t last = 0;
+    const auto end_run = [&] {
+        if (!aligned && !lines.empty() && last != lines.back()) lines.push_back(last);
+    };
     for (const std::int64_t row : outer)
-        for (const std::int64_t column : inner)
-            if (lines.empty() || std::abs(row + column - lines.back()) >= line_bytes) lines.push_back(row + column);
+        for (const std::int64_t column : inner) {
+            const std::int64_t at = row + column;
+            if (lines.empty() || std::abs(at - lines.back()) >= line_bytes) {
+                if (std::abs(at - last) >= line_bytes) end_run();
+                lines.push_back(at);
+            }
+            last = at;
+        }
+    end_run();
     return lines;
 }
 
