@@ -24,9 +24,12 @@ constexpr std::int64_t max_buffer_columns = 512;
 constexpr std::int64_t max_run = 512;
 
 // Work is cut into this many tasks a thread, so that threads of unequal speed finish together, but never below
-// least_task.
+// least_task. The first product of a task is not fetched ahead: a batch is cut into more only where each has not too
+// few (100 products of 100 x 100 x 100 float64, 2 threads, in 4 tasks 0.94 of the time that 8 take; 1000 of 32 x 32 x
+// 32 float32 1.01 to 1.05).
 constexpr std::int64_t tasks_per_thread = 2;
 constexpr std::int64_t most_tasks_a_thread = 4;
+constexpr std::int64_t few_products = 32;
 constexpr std::int64_t max_splits = 16;
 
 // Of a side that all threads pack together and share: bytes for each of the threads that count, the most rows or
@@ -196,10 +199,12 @@ void Blocking::choose_tasks() {
         task_n_ = in_parts(n_, n_parts, grain());
     };
     cut();
-    batches_ = wanted == 1 ? batch_
-                           : std::clamp<std::int64_t>(
-                                 std::max(least_task / work, batch_ / (most_tasks_a_thread * num_threads())), 1,
-                                 std::max<std::int64_t>(batch_ / wanted, 1));
+    const std::int64_t a_thread =
+        std::clamp(batch_ / (few_products * num_threads()), tasks_per_thread, most_tasks_a_thread);
+    batches_ = wanted == 1
+                   ? batch_
+                   : std::clamp<std::int64_t>(std::max(least_task / work, ceil_div(batch_, a_thread * num_threads())),
+                                              1, ceil_div(batch_, wanted));
     while (batches_ == 1 && batch_ * m_parts * n_parts < wanted &&
            task_m_ * task_n_ * k_ * parts_ * parts_ >= 2 * least_task) {
         const bool rows_divide = task_m_ > 2 * rows_, columns_divide = task_n_ > grain();
