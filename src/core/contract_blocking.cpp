@@ -42,6 +42,7 @@ constexpr std::int64_t max_span = 8192;
 constexpr std::int64_t least_shared_tasks = 8;
 constexpr std::int64_t most_shared_tasks = 20;
 constexpr std::int64_t shared_task = 4 * least_task;
+constexpr std::int64_t least_together = 80 * least_task;  // of a k block, for each thread
 
 // Of a k block of both sides, where the next one is fetched while tiles of this one run: a part of L2.
 constexpr std::int64_t max_ahead_bytes = 320 << 10;
@@ -225,20 +226,23 @@ void Blocking::choose_tasks() {
 
 // Tasks that pack for themselves pack the left side once for each cut of n, and the right side once for each cut of
 // m. Where that is much, and a k block is work enough to bring the threads together twice, they pack it together
-// (2 threads, 1024 x 1024 x 1024 float32: 10.9 ms each for itself, 10.4 ms together; `aebf,dfce->abcd` at 24: 4.8
-// and 4.3 ms).
+// (2 threads, each for itself and together: 1024 x 1024 x 1024 float32 10.2 and 10.1 ms, `aebf,dfce->abcd` at 24 3.95
+// and 3.85, `aebf,fdec->abcd` float32 11.5 and 10.8; but 256 x 256 x 256 complex128 1.32 and 1.37, and with threads
+// that share no last cache 1.35 and 2.1).
 void Blocking::choose_shared() {
     const std::int64_t left = direct_left_ ? 0 : m_, right = direct_right_ ? 0 : n_;
     const std::int64_t together = m_span_ * n_span_ * k_block_ * parts_ * parts_;
     shared_ = splits_ == 1 && !buffered_ && 4 * (left * n_tasks_ + right * m_tasks_) > 5 * (left + right) &&
-              together >= 8 * least_task * num_threads();
+              together >= least_together * num_threads();
     if (!shared_) return;
-    const std::int64_t cuts =
-        num_threads() * std::clamp(together / (num_threads() * shared_task), least_shared_tasks, most_shared_tasks);
-    pack_m_ = equal_part(m_span_, ceil_div(m_span_, cuts), rows_);
-    pack_n_ = equal_part(n_span_, ceil_div(n_span_, cuts), grain());
+    const std::int64_t packs = least_shared_tasks * num_threads();
+    const std::int64_t cuts = std::clamp(together / shared_task, packs, most_shared_tasks * num_threads());
+    pack_m_ = equal_part(m_span_, ceil_div(m_span_, packs), rows_);
+    pack_n_ = equal_part(n_span_, ceil_div(n_span_, packs), grain());
     task_n_ = equal_part(n_span_, n_block_, grain());
-    task_m_ = equal_part(m_span_, ceil_div(m_span_, ceil_div(cuts, ceil_div(n_span_, task_n_))), rows_);
+    // Two panels of the left side at least, for the first of a task is not fetched ahead.
+    const std::int64_t rows = ceil_div(m_span_, ceil_div(cuts, ceil_div(n_span_, task_n_)));
+    task_m_ = equal_part(m_span_, std::max<std::int64_t>(rows, 2 * rows_), rows_);
 }
 
 // Lists the cache lines of what is read next while tiles run: of a k block of either side, if a task that has all
