@@ -42,7 +42,7 @@ constexpr std::int64_t max_span = 8192;
 constexpr std::int64_t least_shared_tasks = 8;
 constexpr std::int64_t most_shared_tasks = 20;
 constexpr std::int64_t shared_task = 4 * least_task;
-constexpr std::int64_t least_together = 80 * least_task;  // of a k block, for each thread
+constexpr std::int64_t least_together = 16 * least_task;  // of a k block, for each thread
 
 // Of a k block of both sides, where the next one is fetched while tiles of this one run: a part of L2.
 constexpr std::int64_t max_ahead_bytes = 320 << 10;
@@ -225,14 +225,14 @@ void Blocking::choose_tasks() {
 }
 
 // Tasks that pack for themselves pack the left side once for each cut of n, and the right side once for each cut of
-// m. Where that is much, and a k block is work enough to bring the threads together twice, they pack it together
-// (2 threads, each for itself and together: 1024 x 1024 x 1024 float32 10.2 and 10.1 ms, `aebf,dfce->abcd` at 24 3.95
-// and 3.85, `aebf,fdec->abcd` float32 11.5 and 10.8; but 256 x 256 x 256 complex128 1.32 and 1.37, and with threads
-// that share no last cache 1.35 and 2.1).
+// m. Where that is much, and a k block is work enough to bring the threads together twice, they pack it together.
+// Twice, as two threads do, is not much: threads that share a last cache take 0.94 to 1.0 of the time together, but
+// those that do not 1.1 to 1.5 (1024 x 1024 x 1024 float64, each for itself and together: 20.6 and 20.4 ms where a line
+// passes between the threads in 27 ns, 21.9 and 26.0 where it takes 160).
 void Blocking::choose_shared() {
     const std::int64_t left = direct_left_ ? 0 : m_, right = direct_right_ ? 0 : n_;
     const std::int64_t together = m_span_ * n_span_ * k_block_ * parts_ * parts_;
-    shared_ = splits_ == 1 && !buffered_ && 4 * (left * n_tasks_ + right * m_tasks_) > 5 * (left + right) &&
+    shared_ = splits_ == 1 && !buffered_ && left * n_tasks_ + right * m_tasks_ > 2 * (left + right) &&
               together >= least_together * num_threads();
     if (!shared_) return;
     const std::int64_t packs = least_shared_tasks * num_threads();
