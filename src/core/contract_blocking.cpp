@@ -226,9 +226,9 @@ void Blocking::choose_tasks() {
 
 // Tasks that pack for themselves pack the left side once for each cut of n, and the right side once for each cut of
 // m. Where that is much, and a k block is work enough to bring the threads together twice, they pack it together.
-// Twice, as two threads do, is not much: threads that share a last cache take 0.94 to 1.0 of the time together, but
-// those that do not 1.1 to 1.5 (1024 x 1024 x 1024 float64, each for itself and together: 20.6 and 20.4 ms where a line
-// passes between the threads in 27 ns, 21.9 and 26.0 where it takes 160).
+// Twice, as two threads do, is not much: together they take 0.94 to 1.0 of the time if they have a last cache in
+// common, and 1.1 to 1.5 if not (1024 x 1024 x 1024 float64, each for itself and together: 20.6 and 20.4 ms, and 21.9
+// and 26.0).
 void Blocking::choose_shared() {
     const std::int64_t left = direct_left_ ? 0 : m_, right = direct_right_ ? 0 : n_;
     const std::int64_t together = m_span_ * n_span_ * k_block_ * parts_ * parts_;
