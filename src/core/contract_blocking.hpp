@@ -78,6 +78,7 @@ class Blocking {
     void choose_rows(DType left);
     void choose_turn(const std::vector<Loop>& loops, std::int64_t right_size);
     void choose_blocks();
+    std::int64_t busiest(std::int64_t rows, std::int64_t columns) const;
     void choose_tasks();
     void choose_shared();
     void look_ahead(std::int64_t left_size, std::int64_t right_size);
