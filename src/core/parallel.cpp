@@ -105,12 +105,16 @@ bool run_alone(std::int64_t tasks, Body body, void* context, const Monitor& moni
 
 // Threads that serve one caller at a time.
 //
-// `unclaimed_` is the whole hand-over: the number of tasks nobody has taken. A task is claimed by
-// lowering it, and the rest of the job is written while it is 0 and read only after a claim, which
-// keeps the job alive: so a thread that wakes late finds either a job it may serve or nothing.
+// The shares are the whole hand-over: of each, how many tasks nobody has taken. A task is claimed by lowering one, and
+// the rest of the job is written while all are 0 and read only after a claim, which keeps the job alive: so a thread
+// that wakes late finds either a job it may serve or nothing.
+//
+// Each thread takes its own share first, then what is left of the others': where a job comes again, or reads what the
+// one before wrote, a thread's caches hold most of its share (the benchmark's 108 workloads, 2 threads: 0.94 of the
+// time that one share for all takes, geometric mean; outer products of 1000 x 1000 float64 473 and 240 us).
 class Pool {
   public:
-    explicit Pool(int threads) : threads_(threads) {
+    explicit Pool(int threads) : shares_(static_cast<std::size_t>(threads)) {
         workers_.reserve(static_cast<std::size_t>(threads - 1));
 #ifndef _WIN32
         // Signals are for the interpreter's threads.
@@ -119,7 +123,7 @@ class Pool {
         pthread_sigmask(SIG_SETMASK, &all, &before);
 #endif
         try {
-            while (static_cast<int>(workers_.size()) < threads - 1) workers_.emplace_back([this] { serve(); });
+            for (std::size_t own = 1; own < shares_.size(); ++own) workers_.emplace_back([this, own] { serve(own); });
         } catch (const std::system_error&) {
             // Where the system grants no more threads, those there are do the work.
         }
@@ -137,21 +141,20 @@ class Pool {
         for (std::thread& worker : workers_) worker.join();
     }
 
-    int threads() const { return threads_; }
+    int threads() const { return static_cast<int>(shares_.size()); }
 
     bool run(std::int64_t tasks, Body body, void* context, const Monitor& monitor) {
-        tasks_ = tasks;
         body_ = body;
         context_ = context;
         failed_.store(false, std::memory_order_relaxed);
         stopped_.store(false, std::memory_order_relaxed);
         unfinished_.store(tasks, std::memory_order_relaxed);
-        unclaimed_.store(tasks);
+        share_out(tasks);
         keep_apart();
         wake(tasks - 1);
 
         const Duty duty{&stopped_, &unfinished_, tasks, &monitor};
-        drain(duty);
+        drain(0, duty);
         if (!spin_until([this] { return unfinished_.load(std::memory_order_acquire) == 0; })) {
             // Others may be in the middle of long tasks: the caller still asks whether to stop them.
             std::unique_lock lock(mutex_);
@@ -168,6 +171,21 @@ class Pool {
     }
 
   private:
+    struct alignas(64) Share {
+        std::atomic<std::int64_t> left{0};
+        std::int64_t end = 0;
+    };
+
+    void share_out(std::int64_t tasks) {
+        std::int64_t end = 0, others = threads();
+        for (Share& share : shares_) {
+            const std::int64_t count = (tasks - end + others - 1) / others;
+            share.end = end += count;
+            share.left.store(count);
+            --others;
+        }
+    }
+
     // Keeps the threads off the caller's core. A kernel that finds no core idle, as while the threads of another
     // library spin after a call, wakes a sleeper where its waker runs, and the two take turns there for tens of
     // milliseconds (a dot product of 1e6 float64 with 2 threads beside a spinning OpenBLAS: 345 us, apart 140 us).
@@ -198,10 +216,13 @@ class Pool {
         }
     }
 
-    void serve() {
+    void serve(std::size_t own) {
         // How many tasks a job has is for its caller to ask: it may be written while a thread that finds none looks.
         const Duty duty{&stopped_, &unfinished_, 0, nullptr};
-        const auto something = [this] { return unclaimed_.load() > 0 || quit_.load(std::memory_order_relaxed); };
+        const auto something = [this] {
+            return quit_.load(std::memory_order_relaxed) ||
+                   std::ranges::any_of(shares_, [](const Share& share) { return share.left.load() > 0; });
+        };
         for (;;) {
             if (!spin_until(something)) {
                 std::unique_lock lock(mutex_);
@@ -210,21 +231,25 @@ class Pool {
                 sleepers_.fetch_sub(1);
             }
             if (quit_.load(std::memory_order_relaxed)) return;
-            drain(duty);
+            drain(own, duty);
         }
     }
 
     // Runs tasks until there is none to take.
-    void drain(const Duty& duty) {
+    void drain(std::size_t own, const Duty& duty) {
         const OnDuty here(duty);
+        for (std::size_t w = 0; w < shares_.size(); ++w) drain_share(shares_[(own + w) % shares_.size()], duty);
+    }
+
+    void drain_share(Share& share, const Duty& duty) {
         for (;;) {
-            std::int64_t left = unclaimed_.load(std::memory_order_relaxed);
+            std::int64_t left = share.left.load(std::memory_order_relaxed);
             do {
                 if (left == 0) return;
-            } while (!unclaimed_.compare_exchange_weak(left, left - 1, std::memory_order_acquire,
+            } while (!share.left.compare_exchange_weak(left, left - 1, std::memory_order_acquire,
                                                        std::memory_order_relaxed));
             try {
-                if (!duty.over()) body_(context_, tasks_ - left);
+                if (!duty.over()) body_(context_, share.end - left);
             } catch (...) {
                 if (!failed_.exchange(true)) error_ = std::current_exception();
                 stopped_.store(true, std::memory_order_relaxed);
@@ -235,7 +260,8 @@ class Pool {
     }
 
     void abandon() {
-        if (const std::int64_t left = unclaimed_.exchange(0); left > 0) finish(left);
+        for (Share& share : shares_)
+            if (const std::int64_t left = share.left.exchange(0); left > 0) finish(left);
     }
 
     void finish(std::int64_t tasks) {
@@ -246,7 +272,7 @@ class Pool {
         done_.notify_one();
     }
 
-    const int threads_;
+    std::vector<Share> shares_;  // the caller's is the first
     std::vector<std::thread> workers_;
     int caller_core_ = -1;
     std::mutex mutex_;
@@ -258,11 +284,9 @@ class Pool {
 
     Body body_ = nullptr;
     void* context_ = nullptr;
-    std::int64_t tasks_ = 0;
     std::atomic<bool> failed_{false};
     std::atomic<bool> stopped_{false};
     std::exception_ptr error_;
-    alignas(64) std::atomic<std::int64_t> unclaimed_{0};
     alignas(64) std::atomic<std::int64_t> unfinished_{0};
 };
 

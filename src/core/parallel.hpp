@@ -18,8 +18,9 @@ struct Monitor {
 };
 
 // Calls body(context, task) for every task in [0, tasks), on the pool's threads and the caller's.
-// Tasks are handed out one by one, so which thread runs a task is not fixed: a body's result may
-// depend on its task only, never on the thread. Returns false when the monitor stopped the work.
+// Each thread begins with its own share of them, in order, and helps the others then, so which thread runs a task is
+// not fixed: a body's result may depend on its task only, never on the thread. Returns false when the monitor stopped
+// the work.
 // With one task, one thread, or a pool that is busy with another caller's work, everything runs in the caller.
 // An exception thrown by a body (std::bad_alloc) stops the work and is rethrown in the caller.
 bool parallel_for(std::int64_t tasks, void (*body)(void* context, std::int64_t task), void* context,

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <new>
 #include <thread>
+#include <utility>
 #include <vector>
 
 // The thread sanitizer does not follow a fork, and no sanitizer lets an allocation fail.
@@ -69,6 +70,25 @@ void what_tasks_write_is_seen() {
     std::int64_t sum = 0;
     for (const std::int64_t value : values) sum += value;
     CHECK(sum == 332833500);
+}
+
+// Three threads and nine tasks: the first tasks of all three are where their shares begin.
+void each_thread_begins_with_its_own_share() {
+    set_num_threads(3);
+    struct First {
+        std::atomic<int> threads{0};
+        std::atomic<int> tasks{0};  // a bit each
+    } first;
+    const auto body = [](void* context, std::int64_t task) {
+        First& begun = *static_cast<First*>(context);
+        thread_local const First* last = nullptr;
+        if (std::exchange(last, &begun) == &begun) return;
+        begun.tasks |= 1 << task;
+        ++begun.threads;
+        while (begun.threads < 3) std::this_thread::yield();
+    };
+    CHECK(parallel_for(9, body, &first, Monitor{}));
+    CHECK(first.tasks == 0b001001001);
 }
 
 void callers_do_not_wait_for_each_other() {
@@ -233,6 +253,7 @@ int main() {
     calls_follow_each_other_closely();
     calls_follow_each_other_slowly();
     what_tasks_write_is_seen();
+    each_thread_begins_with_its_own_share();
     callers_do_not_wait_for_each_other();
     calls_nest();
     an_exception_reaches_the_caller();
