@@ -216,7 +216,7 @@ class Contract final : public Kernel, Blocking {
                 else if (b + 1 < b1)
                     ahead = ahead_of(job, b + 1, k0);
                 const Block block = {left, right, m0, n0, p0, depth, p0 > k0};
-                if (!job.direct_left) pack_left(room, block, {0, rows});
+                if (!job.direct_left && sources_.empty()) pack_left(room, block, {0, rows});
                 for (std::int64_t j0 = 0; j0 < columns; j0 += n_block_) {
                     const Range now = {j0, std::min(j0 + n_block_, columns)};
                     pack_right(job, room, block, room.right, now);
@@ -311,9 +311,14 @@ class Contract final : public Kernel, Blocking {
         a += rows.from * apart;
         const Offsets* height = room.heights + rows.from / rows_;
         for (std::int64_t i = rows.from; i < rows.to; i += rows_, a += rows_ * apart, ++height) {
+            const bool packs = !sources_.empty() && columns.from == 0;
+            if (packs) pack_left(room, block, {i, std::min(i + rows_, rows.to)});
             if (panel_ahead_) {
                 ahead = {};
-                ahead.add(a + rows_ * apart, lines_[0]);
+                if (!packs)
+                    ahead.add(a + rows_ * apart, lines_[0]);
+                else if (i + rows_ < rows.to)
+                    ahead.add(block.left + room.m_left[i + rows_] + room.k_left[0], sources_);
             }
             for (std::int64_t q = 0; q < panels; ++q) {
                 const Panel& panel = first[q];

@@ -49,6 +49,9 @@ constexpr std::int64_t least_together = 16 * least_task;  // of a k block, for e
 constexpr std::int64_t max_ahead_bytes = 320 << 10;
 constexpr std::int64_t page_bytes = 4096;
 
+// A left side of as much a k block is packed a panel at a time, each when it is multiplied first.
+constexpr std::int64_t far_left_bytes = 256 << 10;
+
 // `count` cut into `parts` of equal size, in whole grains: the size of one.
 std::int64_t in_parts(std::int64_t count, std::int64_t parts, std::int64_t grain) {
     return std::min(count, round_up(ceil_div(count, parts), grain));
@@ -285,8 +288,11 @@ void Blocking::look_ahead(std::int64_t left_size, std::int64_t right_size) {
         else
             for (std::int64_t line = 0; line < rows_ * left_row(); line += line_bytes) lines_[0].push_back(line);
         panel_ahead_ = !lines_[0].empty();
+        if (!direct_left_ && !shared_ && task_m_ * left_row() >= far_left_bytes)
+            list_lines(groups_.m.left, rows_, groups_.k.left, listed_ * depth, sources_);
     }
-    lines_a_tile_ = ceil_div(static_cast<std::int64_t>(lines_[0].size() + lines_[1].size()), tiles);
+    const std::size_t lines = std::max(lines_[0].size() + lines_[1].size(), sources_.size());
+    lines_a_tile_ = ceil_div(static_cast<std::int64_t>(lines), tiles);
 }
 
 }  // namespace einstride

@@ -57,6 +57,7 @@ class Blocking {
     bool direct_left_, direct_right_, direct_out_;
     bool right_adjacent_;                 // real numbers along n: panels are packed some at a time
     std::vector<std::int64_t> lines_[2];  // that are fetched ahead, of the left side and of the right
+    std::vector<std::int64_t> sources_;   // of a panel of the left side, if each is packed when it is multiplied first
     std::int64_t lines_a_tile_ = 0;
     bool panel_ahead_ = false;         // the lines are a panel's of the left side
     bool keeps_rows_ = false;          // a panel of the left side does, else it holds its rows' numbers side by side
