@@ -345,6 +345,7 @@ class Contract final : public Kernel, Blocking {
     }
 
     void pack_left(const Room& room, const Block& block, const Range& rows) const {
+        if (k_run_ > 1) return pack_left_turned(room, block, rows);
         const Offsets along = slice(room.k_left, listed_ * block.depth);
         if (keeps_rows_)
             return convert_.left(room.left + rows.from * left_row(), left_row() / real_size_, block.left,
@@ -352,6 +353,19 @@ class Contract final : public Kernel, Blocking {
         for (std::int64_t i = rows.from; i < rows.to; i += rows_)
             pack_panel(convert_.left, level_.expand_left, 1, room.left + i * left_row(), rows_, block.left, along,
                        slice(room.m_left + i, std::min<std::int64_t>(rows_, rows.to - i)));
+    }
+
+    // The left side's adjacent numbers lie across runs of k: of each row, one number of each run is turned with its
+    // neighbours (`aebf,dfce->abcd` at 24 float64, 2 threads, 0.98 of the time of gathering them one by one;
+    // `aebf,fdec->abcd` float32 0.94).
+    void pack_left_turned(const Room& room, const Block& block, const Range& rows) const {
+        const Offsets run = slice(along_run_.data(), k_run_);
+        for (std::int64_t i = rows.from; i < rows.to; ++i)
+            for (std::int64_t p = 0, group; p < block.depth; p += group * k_run_) {
+                group = std::min({(block.depth - p) / k_run_, k_turn_ - (block.p0 + p) / k_run_ % k_turn_, max_turn});
+                convert_.left(room.left + i * left_row() + p * real_size_, k_run_,
+                              block.left + room.m_left[i] + room.k_left[p], slice(along_turn_.data(), group), run);
+            }
     }
 
     // Whether a tile reads these columns alone, and no padding that ends their last vector.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <limits>
+#include <utility>
 
 #include "parallel.hpp"
 #include "walk.hpp"
@@ -21,8 +22,10 @@ constexpr std::int64_t max_task_rows = 560;
 constexpr std::int64_t max_task_columns = 2048;
 constexpr std::int64_t max_buffer_columns = 512;
 
-// The longest run of n that is turned into panels.
+// The longest run of n that is turned into panels, and the shortest and the longest one of k that a row is turned by.
 constexpr std::int64_t max_run = 512;
+constexpr std::int64_t least_k_run = 4;
+constexpr std::int64_t most_k_run = 64;
 
 // Work is cut into this many tasks a thread, so that threads of unequal speed finish together, but never below
 // least_task. The first product of a task is not fetched ahead: a batch is cut into more only where each has not too
@@ -70,6 +73,21 @@ void list_lines(const Walk& a, std::int64_t a_count, const Walk& b, std::int64_t
     if (!lines.empty() && std::abs(lines.back() - lines.front()) < page_bytes) lines.clear();
 }
 
+// The two innermost loops of a role; nullptr for what there is not.
+std::pair<const Loop*, const Loop*> innermost(const std::vector<Loop>& loops, Role role) {
+    const Loop *around = nullptr, *inner = nullptr;
+    for (const Loop& loop : loops)
+        if (loop.role == role) around = inner, inner = &loop;
+    return {around, inner};
+}
+
+// 0, 1, 2, ... times `stride`
+std::vector<std::int64_t> multiples(std::int64_t stride, std::int64_t count) {
+    std::vector<std::int64_t> all(static_cast<std::size_t>(count));
+    for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::int64_t>(i) * stride;
+    return all;
+}
+
 // Rows of the fewest panels of at most `most`, of equal size.
 int even_panels(std::int64_t rows, int most) { return static_cast<int>(ceil_div(rows, ceil_div(rows, most))); }
 
@@ -101,7 +119,7 @@ Blocking::Blocking(const std::vector<Loop>& loops, const std::vector<DType>& typ
 
     const bool native_left = is_native(types[0], acc_), native_right = is_native(types[1], acc_);
     choose_direct(native_left, native_right, size_of(types[1]));
-    choose_rows(types[0]);
+    choose_rows(loops, types[0]);
     choose_turn(loops, size_of(types[1]));
     choose_blocks();
     choose_tasks();
@@ -136,12 +154,22 @@ void Blocking::choose_direct(bool native_left, bool native_right, std::int64_t r
 }
 
 // Numbers of the left side that lie along k are packed row by row, as they lie. Complex ones are then a real matrix
-// of twice the depth.
-void Blocking::choose_rows(DType left) {
+// of twice the depth. Those that lie along the loop around the innermost one of k are turned row by row.
+void Blocking::choose_rows(const std::vector<Loop>& loops, DType left) {
     const bool complex = is_complex(acc_of(left));
-    const std::int64_t step = groups_.k.left.stride() / size_of(left);
+    const std::int64_t size = size_of(left), step = groups_.k.left.stride() / size;
+    const auto [around, inner] = innermost(loops, Role::contracted);
+    if (around != nullptr && !direct_left_ && parts_ == 1 && around->strides[0] == size && inner->strides[0] != size &&
+        around->extent >= tile_.lanes && inner->extent >= least_k_run && inner->extent <= most_k_run) {
+        keeps_rows_ = true;
+        k_run_ = inner->extent;
+        along_run_ = multiples(inner->strides[0], inner->extent);
+        k_turn_ = around->extent;
+        along_turn_ = multiples(size, max_turn);
+        return;
+    }
     keeps_rows_ = !direct_left_ && complex == (parts_ == 2) && k_ >= tile_.lanes && groups_.k.left.regular() &&
-                  groups_.k.left.multiple_of(size_of(left)) && (step == 1 || (step == 2 && !complex));
+                  groups_.k.left.multiple_of(size) && (step == 1 || (step == 2 && !complex));
     if (!keeps_rows_ || !complex) return;
     const DType part = storage_of(real_of(acc_of(left)));
     convert_.left = level_.pack[static_cast<int>(part)][static_cast<int>(real_)];
@@ -152,17 +180,13 @@ void Blocking::choose_rows(DType left) {
 // Whether the right side is packed across runs of its innermost loop: its adjacent elements belong to the loop
 // around that one.
 void Blocking::choose_turn(const std::vector<Loop>& loops, std::int64_t right_size) {
-    const Loop* inner = nullptr;
-    const Loop* around = nullptr;
-    for (const Loop& loop : loops)
-        if (loop.role == Role::free_right) around = inner, inner = &loop;
+    const auto [around, inner] = innermost(loops, Role::free_right);
     if (around == nullptr || parts_ > 1 || around->strides[1] != right_size || inner->strides[1] == right_size ||
         around->extent < tile_.lanes || inner->extent > max_run)
         return;
     run_ = inner->extent;
     turn_ = around->extent;
-    adjacent_.resize(static_cast<std::size_t>(max_turn));
-    for (std::int64_t i = 0; i < max_turn; ++i) adjacent_[static_cast<std::size_t>(i)] = i * right_size;
+    adjacent_ = multiples(right_size, max_turn);
 }
 
 void Blocking::choose_blocks() {
@@ -174,7 +198,7 @@ void Blocking::choose_blocks() {
     // 40 x 40 x 40 x 40 float64, one core: 5.9 ms with 32 of the 40 at a time, 5.6 ms).
     together_ = turn_ > 1 ? tile_.lanes : 1;
     deepest = std::min(deepest, std::max<std::int64_t>(right_block_bytes / (together_ * padded * size_), 32));
-    k_block_ = k_ == 0 ? 1 : ceil_div(k_, ceil_div(k_, deepest));
+    k_block_ = k_ == 0 ? 1 : round_up(ceil_div(k_, ceil_div(k_, deepest)), k_run_);
     if (turn_ <= max_turn && turn_ % together_ == 0 && turn_ * run_ <= max_task_columns &&
         4 * turn_ * padded * k_block_ * size_ <= 5 * right_block_bytes)
         together_ = turn_;
@@ -213,7 +237,8 @@ void Blocking::choose_tasks() {
     while (splits_ < max_splits && outputs * splits_ * size_ <= (1 << 19) && k_ >= 4 * splits_ * k_block_ &&
            batch_ * work / splits_ >= 2 * least_task)
         splits_ *= 2;
-    split_k_ = ceil_div(k_, splits_);
+    split_k_ = round_up(ceil_div(k_, splits_), k_run_);
+    if (k_ > 0) splits_ = ceil_div(k_, split_k_);
 
     const std::int64_t wanted = splits_ > 1 || batch_ * work < 2 * least_task ? 1 : tasks_per_thread * num_threads();
     const std::int64_t most_columns = buffered_ ? max_buffer_columns : max_task_columns;

@@ -13,7 +13,7 @@
 
 namespace einstride {
 
-// Runs of n that are turned into panels at a time.
+// Runs that are turned at a time.
 inline constexpr std::int64_t max_turn = 64;
 
 // The storage type that holds what is computed as it is.
@@ -59,8 +59,12 @@ class Blocking {
     std::vector<std::int64_t> lines_[2];  // that are fetched ahead, of the left side and of the right
     std::vector<std::int64_t> sources_;   // of a panel of the left side, if each is packed when it is multiplied first
     std::int64_t lines_a_tile_ = 0;
-    bool panel_ahead_ = false;         // the lines are a panel's of the left side
-    bool keeps_rows_ = false;          // a panel of the left side does, else it holds its rows' numbers side by side
+    bool panel_ahead_ = false;  // the lines are a panel's of the left side
+    bool keeps_rows_ = false;   // a panel of the left side does, else it holds its rows' numbers side by side
+    // Steps of the innermost loop of k and of the one around it, if the left side's adjacent numbers belong to the
+    // latter and each row is turned as it is packed; else 1. And the left side's offsets along the two.
+    std::int64_t k_run_ = 1, k_turn_ = 1;
+    std::vector<std::int64_t> along_run_, along_turn_;
     int listed_ = 1;                   // reals of a number of the left side that are packed one after another
     std::int64_t run_ = 0, turn_ = 1;  // columns in a run and runs that hold adjacent elements; 1 where nothing turns
     std::int64_t together_ = 1;        // runs, or panels where nothing turns, that are not parted
@@ -76,7 +80,7 @@ class Blocking {
 
   private:
     void choose_direct(bool native_left, bool native_right, std::int64_t right_size);
-    void choose_rows(DType left);
+    void choose_rows(const std::vector<Loop>& loops, DType left);
     void choose_turn(const std::vector<Loop>& loops, std::int64_t right_size);
     void choose_blocks();
     std::int64_t busiest(std::int64_t rows, std::int64_t columns) const;

@@ -173,6 +173,27 @@ void sides_packed_together() {
     product(2, 220, 1, 320, 150, DType::c128);
 }
 
+// A left side whose adjacent numbers lie across runs of k: more of them than are turned at a time, in k blocks that end
+// between runs, of rows that are packed a panel at a time, and with a k that is split.
+void rows_turned_along_k() {
+    const auto product = [](int64_t m, int64_t n, int64_t outer, int64_t turn, int64_t run, DType type, DType left) {
+        const int64_t size = size_of(type), k = outer * turn * run, a = size_of(left);
+        check_case(make_contract,
+                   {{Role::free_left, m, {a * k, 0, size * n}},
+                    {Role::free_right, n, {0, size * k, size}},
+                    {Role::contracted, outer, {a * turn * run, size * turn * run, 0}},
+                    {Role::contracted, turn, {a, size * run, 0}},
+                    {Role::contracted, run, {a * turn, size, 0}}},
+                   {left, type, type});
+    };
+    set_num_threads(2);
+    product(29, 600, 2, 150, 5, DType::f32, DType::f32);
+    product(31, 540, 3, 24, 8, DType::f64, DType::f32);
+    product(210, 40, 1, 70, 13, DType::f64, DType::f64);
+    product(30, 530, 4, 16, 4, DType::f16, DType::f16);
+    product(5, 6, 7, 300, 50, DType::f64, DType::f64);
+}
+
 int main(int argc, char** argv) {
     const int rounds = argc > 1 ? std::atoi(argv[1]) : 1500;
     for (int i = 0; i < rounds; ++i) {
@@ -182,5 +203,6 @@ int main(int argc, char** argv) {
     large_outputs();
     any_number_of_threads();
     sides_packed_together();
+    rows_turned_along_k();
     return failures() != 0;
 }
