@@ -213,7 +213,7 @@ class Contract final : public Kernel, Blocking {
                 Ahead ahead;
                 if (p0 + depth < k1)
                     ahead = ahead_of(job, b, p0 + depth);
-                else if (b + 1 < b1)
+                else if (b + 1 < batch_)  // of the next task as well, which mostly is this thread's
                     ahead = ahead_of(job, b + 1, k0);
                 const Block block = {left, right, m0, n0, p0, depth, p0 > k0};
                 if (!job.direct_left && sources_.empty()) pack_left(room, block, {0, rows});
