@@ -107,7 +107,8 @@ bool run_alone(std::int64_t tasks, Body body, void* context, const Monitor& moni
 //
 // The shares are the whole hand-over: of each, how many tasks nobody has taken. A task is claimed by lowering one, and
 // the rest of the job is written while all are 0 and read only after a claim, which keeps the job alive: so a thread
-// that wakes late finds either a job it may serve or nothing.
+// that wakes late finds either a job it may serve or nothing. What threads wait for is the number of jobs, which is
+// raised when all shares are there: whoever waited for a share would find another's before its own.
 //
 // Each thread takes its own share first, then what is left of the others': where a job comes again, or reads what the
 // one before wrote, a thread's caches hold most of its share (the benchmark's 108 workloads, 2 threads: 0.94 of the
@@ -150,6 +151,7 @@ class Pool {
         stopped_.store(false, std::memory_order_relaxed);
         unfinished_.store(tasks, std::memory_order_relaxed);
         share_out(tasks);
+        jobs_.fetch_add(1);
         keep_apart();
         wake(tasks - 1);
 
@@ -181,7 +183,7 @@ class Pool {
         for (Share& share : shares_) {
             const std::int64_t count = (tasks - end + others - 1) / others;
             share.end = end += count;
-            share.left.store(count);
+            share.left.store(count, std::memory_order_release);
             --others;
         }
     }
@@ -219,10 +221,8 @@ class Pool {
     void serve(std::size_t own) {
         // How many tasks a job has is for its caller to ask: it may be written while a thread that finds none looks.
         const Duty duty{&stopped_, &unfinished_, 0, nullptr};
-        const auto something = [this] {
-            return quit_.load(std::memory_order_relaxed) ||
-                   std::ranges::any_of(shares_, [](const Share& share) { return share.left.load() > 0; });
-        };
+        std::int64_t seen = 0;
+        const auto something = [this, &seen] { return jobs_.load() != seen || quit_.load(std::memory_order_relaxed); };
         for (;;) {
             if (!spin_until(something)) {
                 std::unique_lock lock(mutex_);
@@ -231,6 +231,7 @@ class Pool {
                 sleepers_.fetch_sub(1);
             }
             if (quit_.load(std::memory_order_relaxed)) return;
+            seen = jobs_.load();
             drain(own, duty);
         }
     }
@@ -287,6 +288,7 @@ class Pool {
     std::atomic<bool> failed_{false};
     std::atomic<bool> stopped_{false};
     std::exception_ptr error_;
+    alignas(64) std::atomic<std::int64_t> jobs_{0};
     alignas(64) std::atomic<std::int64_t> unfinished_{0};
 };
 

@@ -72,8 +72,10 @@ void what_tasks_write_is_seen() {
     CHECK(sum == 332833500);
 }
 
-// Three threads and nine tasks: the first tasks of all three are where their shares begin.
+// Three threads, new ones that have no other job, and nine tasks: the first tasks of all three are where their shares
+// begin.
 void each_thread_begins_with_its_own_share() {
+    set_num_threads(2);
     set_num_threads(3);
     struct First {
         std::atomic<int> threads{0};
