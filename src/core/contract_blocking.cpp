@@ -237,7 +237,7 @@ void Blocking::choose_tasks() {
            batch_ * work / splits_ >= 2 * least_task)
         splits_ *= 2;
     split_k_ = round_up(ceil_div(k_, splits_), k_run_);
-    if (k_ > 0) splits_ = ceil_div(k_, split_k_);
+    if (k_ > 0) splits_ = ceil_div(k_, split_k_);  // rounding may have left fewer
 
     const std::int64_t wanted = splits_ > 1 || batch_ * work < 2 * least_task ? 1 : tasks_per_thread * num_threads();
     const std::int64_t most_columns = buffered_ ? max_buffer_columns : max_task_columns;
@@ -251,6 +251,7 @@ void Blocking::choose_tasks() {
                                               1, ceil_div(batch_, wanted));
     std::int64_t m_parts = m_fewest, n_parts = n_fewest;
     const auto enough = [&](std::int64_t parts) { return batch_ * parts >= wanted || 2 * parts * least_task > work; };
+    // Of all ways to halve rows and columns until there are enough tasks, the one that is done soonest.
     if (batches_ == 1 && !enough(m_fewest * n_fewest)) {
         std::int64_t least = std::numeric_limits<std::int64_t>::max();
         for (std::int64_t m_cuts = m_fewest;; m_cuts *= 2) {
