@@ -21,6 +21,7 @@ inline constexpr int short_registers = 8;
 struct FusedBlock {
     std::int64_t rows;
     std::int64_t terms;
+    std::int64_t run;  // of terms that lie evenly apart: so many of them, and so many again
     std::int64_t length;
     const char* in[max_factors];
     const std::int64_t* row_at[max_factors];

@@ -224,7 +224,17 @@ class VariantBuilder {
         c.out_at = std::move(out_at);
         c.block.rows = static_cast<int64_t>(c.out_at.size());
         c.block.terms = nest_.empty_sum ? 0 : static_cast<int64_t>(c.term_at[0].size());
+        c.block.run = even_run(factors, terms);
         made_.calls.push_back(std::move(c));
+    }
+
+    // Terms from the innermost loop on that lie evenly apart in every factor.
+    int64_t even_run(const std::vector<Factor>& factors, const std::vector<std::size_t>& terms) const {
+        int64_t run = 1;
+        for (std::size_t i = terms.size(); i-- > 0; run *= extent_[terms[i]])
+            for (const Factor& factor : factors)
+                if (factor.stride[terms[i]] != factor.stride[terms.back()] * run) return run;
+        return run;
     }
 
     // Tables are pointed to only once they are complete.

@@ -21,7 +21,7 @@ using std::int64_t;
 constexpr int64_t scratch_bytes = 48 << 10;  // of packed tensors and buffered output: about L1
 constexpr int64_t tile_bytes = 512 << 10;    // that it touches: inside L2
 constexpr int64_t most_rows = 256;           // the size of the offset tables
-constexpr int64_t most_terms = 128;
+constexpr int64_t most_terms = 512;
 constexpr int64_t most_summed = 1 << 14;  // numbers summed into one by a dot
 constexpr int64_t turned_extent = 64;     // a plain copy that is turned takes more than a line of each page
 constexpr int64_t small_extent = 8;       // loops that are part of every tile before v grows
