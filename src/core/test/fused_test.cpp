@@ -178,6 +178,26 @@ void short_rows_of_every_length() {
         }
 }
 
+// Terms that lie evenly apart in runs of one to many, with a gap after each, under rows that are summed in registers
+// and rows so long that some terms are summed at a time, which need not end with a run.
+void terms_in_runs() {
+    for (const DType type : {DType::f64, DType::f32, DType::c128, DType::i16})
+        for (const int64_t length : {3, 40, 90, 150, 300, 1030})
+            for (const int64_t run : {1, 2, 3, 5, 23, 70}) {
+                const int64_t size = size_of(type), row = size * length, runs = 7;
+                check_case(make_fused,
+                           {{Role::contracted, runs, {row * (run + 1), size * run, 0}},
+                            {Role::contracted, run, {row, size, 0}},
+                            {Role::batch, length, {size, 0, size}}},
+                           {type, type, type});
+                check_case(make_fused,
+                           {{Role::contracted, runs, {row * (run + 2), row * run, 0}},
+                            {Role::contracted, run, {row, row, 0}},
+                            {Role::batch, length, {size, size, size}}},
+                           {type, type, type});
+            }
+}
+
 // Normal numbers through one kernel with any number of threads: the same bits.
 void any_number_of_threads() {
     constexpr int64_t rows = 3000, columns = 130;
@@ -242,6 +262,7 @@ int main(int argc, char** argv) {
     products_of_short_rows();
     dots_of_rows_beside();
     short_rows_of_every_length();
+    terms_in_runs();
     any_number_of_threads();
     long_sums_are_accurate();
     return failures() != 0;
