@@ -31,7 +31,8 @@ constexpr int64_t summed_bytes = 16 << 10;
 constexpr int64_t streamed_length = 1024;
 constexpr int64_t buffered_numbers = 4096;  // of the output
 constexpr int64_t rows_in_turn = 8;         // that are written one after another, where they lie apart
-constexpr int64_t most_split = 2;           // loops, besides v, whose tiles do not cover them
+constexpr int64_t page_bytes = 4096;
+constexpr int64_t most_split = 2;  // loops, besides v, whose tiles do not cover them
 
 // Turns loops that run backwards, and adds to `shift` where the tensors then start.
 void turn_forwards(std::vector<Loop>& loops, Table& shift) {
@@ -251,7 +252,8 @@ class Tiler {
             for (std::size_t l = 0; l < nest_.loops.size(); ++l)
                 if (nest_.stride(l, tensor) == size_of(nest_.types[tensor]) && tiling_.extent[l] >= 4)
                     return 10 + turning(tensor, tiling_.extent[l]) * numbers;
-            return 10 + 2.0 * numbers;
+            const bool pages = std::abs(nest_.stride(tiling_.v, tensor)) >= page_bytes;  // one a number
+            return 10 + (pages ? 2.5 : 2.0) * numbers;
         };
         double cycles = 40, kept = 0;
         for (std::size_t i = 0; i < nest_.inputs(); ++i) {
