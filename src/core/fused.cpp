@@ -241,7 +241,7 @@ void Fused::add_up(int which, int64_t length, char* to, const char* from) const 
     constexpr int64_t here = 0;
     FusedBlock block{};
     block.rows = static_cast<int64_t>(variant.sum_rows.size());
-    block.terms = block.run = 1;
+    block.row_run = block.terms = block.term_run = 1;
     block.length = tiling_.dot ? 1 : length;
     block.in[0] = from;
     block.row_at[0] = block.out_at = variant.sum_rows.data();

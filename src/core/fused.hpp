@@ -12,16 +12,17 @@ inline constexpr int max_factors = 3;
 // Of what comes again and again so much stays in the first cache while more streams through it.
 inline constexpr std::int64_t kept_bytes = 8 << 10;
 
-// The sums of rows of fewer registers than this are folded some rows at a time.
-inline constexpr int short_registers = 8;
+// Rows of at most so many registers are summed by loops that are made for their number.
+constexpr int known_registers(int vector_bytes) { return vector_bytes == 64 ? 16 : 8; }
 
 // rows x terms x length products. Row r of the output is the sum over the terms t of the product of the factors;
 // factor i of (r, t) starts at in[i] + row_at[i][r] + term_at[i][t] and is either `length` adjacent numbers of
-// the compute type (a vector) or a single one (a scalar). Distances are bytes. No term at all gives zeros.
+// the compute type (a vector) or a single one (a scalar). Term 0 lies where the row starts. Distances are bytes. No
+// term at all gives zeros. Rows and terms come in runs that lie evenly apart, in every factor and the output: so many
+// of them, and so many again.
 struct FusedBlock {
-    std::int64_t rows;
-    std::int64_t terms;
-    std::int64_t run;  // of terms that lie evenly apart: so many of them, and so many again
+    std::int64_t rows, row_run;
+    std::int64_t terms, term_run;
     std::int64_t length;
     const char* in[max_factors];
     const std::int64_t* row_at[max_factors];

@@ -96,13 +96,19 @@ class VariantBuilder {
         return list(walk);
     }
 
+    // The strides of what lies dense along some loops, outermost first, and takes `bytes` without them and then with
+    // them.
+    Table dense(const std::vector<std::size_t>& loops, int64_t& bytes) const {
+        Table stride(nest_.loops.size(), 0);
+        for (std::size_t i = loops.size(); i-- > 0; bytes *= extent_[loops[i]]) stride[loops[i]] = bytes;
+        return stride;
+    }
+
     // A factor that lies dense in scratch, over the loops it depends on.
     template <class Stride>
     Factor reserve(const Stride& stride, bool vector) {
-        Factor factor{vector, in_scratch, made_.scratch_bytes, Table(nest_.loops.size(), 0)};
-        const std::vector<std::size_t> own = own_loops(stride);
         int64_t bytes = width(vector) * size_of(nest_.acc);
-        for (std::size_t i = own.size(); i-- > 0; bytes *= extent_[own[i]]) factor.stride[own[i]] = bytes;
+        Factor factor{vector, in_scratch, made_.scratch_bytes, dense(own_loops(stride), bytes)};
         made_.scratch_bytes += round_up(bytes, 64);
         return factor;
     }
@@ -179,8 +185,7 @@ class VariantBuilder {
             const auto stride = [&](std::size_t l) { return std::abs(a.stride[l]) + std::abs(b.stride[l]); };
             const std::vector<std::size_t> rows = own_loops(stride);
             Factor product = reserve(stride, a.vector || b.vector);
-            call({a, b}, rows, {}, list_loops(rows, [&](std::size_t l) { return product.stride[l]; }), product.from,
-                 product.vector, level().fused->map);
+            call({a, b}, rows, {}, product.stride, product.from, product.vector, level().fused->map);
             factors.erase(factors.begin() + static_cast<std::ptrdiff_t>(right));
             factors[left] = std::move(product);
         }
@@ -188,8 +193,9 @@ class VariantBuilder {
 
     void sum(const std::vector<Factor>& factors) {
         made_.out_rows = list_loops(row_loops_, [&](std::size_t l) { return out_stride_[l]; });
-        const int64_t rows = static_cast<int64_t>(made_.out_rows.size());
-        made_.sum_rows = list(rows, width(!tiling_.dot) * size_of(nest_.acc));
+        int64_t bytes = width(!tiling_.dot) * size_of(nest_.acc);
+        const Table sums = dense(row_loops_, bytes);
+        made_.sum_rows = list_loops(row_loops_, [&](std::size_t l) { return sums[l]; });
         if (!tiling_.dot) {
             made_.out_column_stride = out_stride_[tiling_.v];
             made_.out_columns = list(width(true), made_.out_column_stride);
@@ -197,12 +203,12 @@ class VariantBuilder {
             if (tiling_.staged && !streamed_)
                 made_.ahead.push_back({nest_.output(), lines_of(made_.out_columns, made_.out_rows, true)});
         }
-        call(factors, row_loops_, term_loops_, buffered_ ? made_.sum_rows : made_.out_rows, -1, true,
+        call(factors, row_loops_, term_loops_, buffered_ ? sums : out_stride_, -1, true,
              tiling_.dot ? level().fused->dot : level().fused->map);
     }
 
     void call(std::vector<Factor> factors, const std::vector<std::size_t>& rows, const std::vector<std::size_t>& terms,
-              Table out_at, int64_t to, bool wide, const FusedTable (&table)[acc_count]) {
+              const Table& out_stride, int64_t to, bool wide, const FusedTable (&table)[acc_count]) {
         std::stable_sort(factors.begin(), factors.end(),
                          [](const Factor& a, const Factor& b) { return a.vector && !b.vector; });
         Call c{};
@@ -221,19 +227,23 @@ class VariantBuilder {
         c.to = to;
         c.wide = wide;
         c.block.touched = c.tensor[0] != in_scratch ? nest_.touched : 0;
-        c.out_at = std::move(out_at);
+        c.out_at = list_loops(rows, [&](std::size_t l) { return out_stride[l]; });
         c.block.rows = static_cast<int64_t>(c.out_at.size());
         c.block.terms = nest_.empty_sum ? 0 : static_cast<int64_t>(c.term_at[0].size());
-        c.block.run = even_run(factors, terms);
+        std::vector<const Table*> strides;
+        for (const Factor& factor : factors) strides.push_back(&factor.stride);
+        c.block.term_run = even_run(terms, strides);
+        strides.push_back(&out_stride);
+        c.block.row_run = even_run(rows, strides);
         made_.calls.push_back(std::move(c));
     }
 
-    // Terms from the innermost loop on that lie evenly apart in every factor.
-    int64_t even_run(const std::vector<Factor>& factors, const std::vector<std::size_t>& terms) const {
+    // How many steps of some loops, from the innermost on, are evenly apart by all of these strides.
+    int64_t even_run(const std::vector<std::size_t>& loops, const std::vector<const Table*>& strides) const {
         int64_t run = 1;
-        for (std::size_t i = terms.size(); i-- > 0; run *= extent_[terms[i]])
-            for (const Factor& factor : factors)
-                if (factor.stride[terms[i]] != factor.stride[terms.back()] * run) return run;
+        for (std::size_t i = loops.size(); i-- > 0; run *= extent_[loops[i]])
+            for (const Table* stride : strides)
+                if ((*stride)[loops[i]] != (*stride)[loops.back()] * run) return run;
         return run;
     }
 

@@ -264,16 +264,16 @@ class Tiler {
         if (tiling_.staged) cycles += moving(nest_.output());
         if (!tiling_.turned) {
             const double loads = static_cast<double>(nest_.inputs());
-            const double writing = !tiling_.dot ? vectors : folded_together() ? 1 : 8;
+            const double writing = !tiling_.dot ? vectors : known_length() ? 1 : 8;
             cycles += rows * ((terms > 1 ? 8 : 2) + terms * (loads + vectors * loads / 2) + writing);
         }
         tiling_.tile_cycles = std::max(cycles, static_cast<double>(bytes_touched()) / 8);
         tiling_.cycles = (cycles - kept) * tiles() + kept * tiles(tiling_.kept);
     }
 
-    bool folded_together() const {
-        return nest_.inputs() <= 2 &&
-               tiling_.extent[tiling_.v] * size_of(nest_.acc) < short_registers * level().vector_bytes;
+    bool known_length() const {
+        const int bytes = level().vector_bytes;
+        return nest_.inputs() <= 2 && tiling_.extent[tiling_.v] * size_of(nest_.acc) <= known_registers(bytes) * bytes;
     }
 
     // Cycles a number where runs of so many adjacent ones are turned.
