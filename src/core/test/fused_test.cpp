@@ -198,6 +198,38 @@ void terms_in_runs() {
             }
 }
 
+// Rows of every length from a part of a register to beyond sixteen, in runs of one to many with a gap after each: their
+// sums and products, of one operand or two, of which either may be the same in all of a run, in one term and in two.
+void rows_in_runs() {
+    for (const DType type : {DType::f64, DType::f32, DType::c64, DType::c128, DType::i16})
+        for (const int64_t length : {1, 4, 7, 8, 9, 16, 23, 32, 33, 50, 64, 65, 100, 113, 127, 128, 129, 256, 257, 300})
+            for (const int64_t run : {1, 3, 8, 21})
+                for (const int64_t terms : {1, 2}) {
+                    const int64_t size = size_of(type), row = size * length + 16, runs = 3;
+                    const int64_t all = row * (run + 2), part = all * runs;
+                    const auto check = [&](bool first, bool second, bool sum) {
+                        const int64_t to = sum ? size : row;
+                        check_case(make_fused,
+                                   {{Role::contracted, terms, {part, part, 0}},
+                                    {Role::batch, runs, {first ? all : row, second ? all : row, to * (run + 1)}},
+                                    {Role::batch, run, {first ? row : 0, second ? row : 0, to}},
+                                    {sum ? Role::contracted : Role::batch, length, {size, size, sum ? 0 : size}}},
+                                   {type, type, type});
+                    };
+                    for (const bool sum : {true, false}) {
+                        check(true, true, sum);
+                        check(true, false, sum);
+                        check(false, true, sum);
+                    }
+                    check_case(make_fused,
+                               {{Role::contracted, terms, {part, 0}},
+                                {Role::batch, runs, {all, size * (run + 1)}},
+                                {Role::batch, run, {row, size}},
+                                {Role::contracted, length, {size, 0}}},
+                               {type, type});
+                }
+}
+
 // Normal numbers through one kernel with any number of threads: the same bits.
 void any_number_of_threads() {
     constexpr int64_t rows = 3000, columns = 130;
@@ -263,6 +295,7 @@ int main(int argc, char** argv) {
     dots_of_rows_beside();
     short_rows_of_every_length();
     terms_in_runs();
+    rows_in_runs();
     any_number_of_threads();
     long_sums_are_accurate();
     return failures() != 0;
