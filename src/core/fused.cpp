@@ -240,9 +240,10 @@ void Fused::add_up(int which, int64_t length, char* to, const char* from) const 
     const Variant& variant = variants_[static_cast<std::size_t>(which)];
     constexpr int64_t here = 0;
     FusedBlock block{};
-    block.rows = static_cast<int64_t>(variant.sum_rows.size());
-    block.row_run = block.terms = block.term_run = 1;
-    block.length = tiling_.dot ? 1 : length;
+    const int64_t rows = static_cast<int64_t>(variant.sum_rows.size());
+    block.rows = block.row_run = tiling_.dot ? 1 : rows;  // rows of one number are one of many
+    block.terms = block.term_run = 1;
+    block.length = tiling_.dot ? rows : length;
     block.in[0] = from;
     block.row_at[0] = block.out_at = variant.sum_rows.data();
     block.term_at[0] = &here;
