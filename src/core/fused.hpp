@@ -24,6 +24,7 @@ struct FusedBlock {
     std::int64_t rows, row_run;
     std::int64_t terms, term_run;
     std::int64_t length;
+    std::int64_t step;  // from each number of the length to the next, where it is a scalar's that is not one for all
     const char* in[max_factors];
     const std::int64_t* row_at[max_factors];
     const std::int64_t* term_at[max_factors];
@@ -35,7 +36,8 @@ struct FusedBlock {
 
 using FusedFn = void (*)(const FusedBlock&);
 
-// Indexed by the number of vectors (1..3) and of scalars among the factors; vectors come first.
+// Indexed by the number of vectors and of scalars among the factors; vectors come first. A dot of no vector is the sum
+// of numbers that lie `step` bytes apart.
 using FusedTable = FusedFn[max_factors + 1][max_factors];
 
 struct FusedKernels {

@@ -224,6 +224,7 @@ class VariantBuilder {
             c.term_at[i] = list_loops(terms, stride);
         }
         c.run = table[static_cast<int>(nest_.acc)][vectors][c.factors - vectors];
+        c.block.step = nest_.stride(tiling_.v, 0);
         c.to = to;
         c.wide = wide;
         c.block.touched = c.tensor[0] != in_scratch ? nest_.touched : 0;

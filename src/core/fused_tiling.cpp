@@ -78,7 +78,7 @@ void fold(std::vector<Loop>& loops) {
 // Finds the tiles for one vector loop.
 class Tiler {
   public:
-    Tiler(const Nest& nest, std::size_t v) : nest_(nest) {
+    Tiler(const Nest& nest, std::size_t v, bool one_by_one = false) : nest_(nest), one_by_one_(one_by_one) {
         tiling_.v = v;
         tiling_.extent.assign(nest_.loops.size(), 1);
         tiling_.dot = contracted(nest_.loops[v]);
@@ -90,8 +90,9 @@ class Tiler {
         for (const Loop& loop : nest_.loops) contracts_ = contracts_ || contracted(loop);
         for (std::size_t i = 0; i < nest_.inputs(); ++i) {
             const bool forced = !any_vector && i == 0;
-            tiling_.vector.push_back(forced || nest_.stride(v, i) != 0);
-            tiling_.packed.push_back(forced || !nest_.native(i) || (nest_.stride(v, i) != 0 && !nest_.along(v, i)));
+            tiling_.vector.push_back(!one_by_one && (forced || nest_.stride(v, i) != 0));
+            tiling_.packed.push_back(!one_by_one &&
+                                     (forced || !nest_.native(i) || (nest_.stride(v, i) != 0 && !nest_.along(v, i))));
             packs = packs || tiling_.packed.back();
         }
         tiling_.turned = nest_.inputs() == 1 && !contracts_ && tiling_.packed[0] && !tiling_.staged;
@@ -100,7 +101,7 @@ class Tiler {
         length() = std::min(nest_.loops[v].extent, most_length(packs));
         if (tiling_.turned && nest_.large)
             length() = std::min(nest_.loops[v].extent, turned_run() / size_of(nest_.acc));
-        if (tiling_.dot && !packs) length() = std::min(nest_.loops[v].extent, most_summed);
+        if (tiling_.dot && !packs && !one_by_one) length() = std::min(nest_.loops[v].extent, most_summed);
         if (!packs && !contracts_ && !nest_.large) choose_beside();
         grow(packs);
         estimate();
@@ -265,7 +266,9 @@ class Tiler {
         if (!tiling_.turned) {
             const double loads = static_cast<double>(nest_.inputs());
             const double writing = !tiling_.dot ? vectors : known_length() ? 1 : 8;
-            cycles += rows * ((terms > 1 ? 8 : 2) + terms * (loads + vectors * loads / 2) + writing);
+            const bool lines = std::abs(nest_.stride(tiling_.v, 0)) >= line_bytes;  // one a number
+            const double reading = one_by_one_ ? 8.5 + (lines ? 1.5 : 1.0) * length : loads + vectors * loads / 2;
+            cycles += rows * ((terms > 1 ? 8 : 2) + terms * reading + writing);
         }
         tiling_.tile_cycles = std::max(cycles, static_cast<double>(bytes_touched()) / 8);
         tiling_.cycles = (cycles - kept) * tiles() + kept * tiles(tiling_.kept);
@@ -297,7 +300,8 @@ class Tiler {
     }
 
     const Nest& nest_;
-    bool contracts_;  // sums anything
+    bool one_by_one_;  // the numbers of a dot are read where they lie apart, and not packed first
+    bool contracts_;   // sums anything
     Tiling tiling_;
 };
 
@@ -339,8 +343,12 @@ Nest normal_form(std::vector<Loop> loops, std::vector<DType> types) {
 Tiling choose_tiling(const Nest& nest) {
     Tiling best;
     for (std::size_t v = nest.loops.size(); v-- > 0;) {
-        Tiling tiling = Tiler(nest, v).take();
-        if (best.extent.empty() || tiling.cycles < best.cycles) best = std::move(tiling);
+        const auto consider = [&](Tiling tiling) {
+            if (best.extent.empty() || tiling.cycles < best.cycles) best = std::move(tiling);
+        };
+        consider(Tiler(nest, v).take());
+        if (nest.inputs() == 1 && contracted(nest.loops[v]) && nest.native(0) && !nest.along(v, 0))
+            consider(Tiler(nest, v, true).take());
     }
     return best;
 }

@@ -48,7 +48,7 @@ struct Tiling {
     std::size_t beside = SIZE_MAX;  // the loop whose rows come one after another, if any
     std::size_t kept = SIZE_MAX;    // the packed input whose tile, if it comes again, does so at once
     Table extent;                   // of the tile, a loop each
-    std::vector<bool> vector;       // inputs that vary along v
+    std::vector<bool> vector;       // inputs that vary along v and are read by registers
     std::vector<bool> packed;       // inputs
     bool turned = false;            // a plain copy: the pack writes the output itself
     bool dot = false;               // v is contracted

@@ -230,6 +230,23 @@ void rows_in_runs() {
                 }
 }
 
+// Sums of numbers that lie apart, in one tile and in more, with what is left of each group: in rows and terms that lie
+// in runs with a gap after each.
+void sums_of_numbers_apart() {
+    for (const DType type : {DType::f64, DType::f32, DType::c64, DType::c128, DType::i16, DType::i64})
+        for (const int64_t length : {5, 30, 33, 128, 131, 300, 5003})
+            for (const int64_t step : {3, 17})
+                for (const int64_t terms : {1, 3}) {
+                    const int64_t size = size_of(type), row = size * step * length, part = 12 * row;
+                    check_case(make_fused,
+                               {{Role::contracted, terms, {part, 0}},
+                                {Role::batch, 2, {5 * row, 7 * size}},
+                                {Role::batch, 3, {row + size, 2 * size}},
+                                {Role::contracted, length, {size * step, 0}}},
+                               {type, type});
+                }
+}
+
 // Normal numbers through one kernel with any number of threads: the same bits.
 void any_number_of_threads() {
     constexpr int64_t rows = 3000, columns = 130;
@@ -265,12 +282,16 @@ void long_sums_are_accurate() {
     const std::vector<Loop> loops = {{Role::contracted, rows, {columns * 4, 0}}, {Role::batch, columns, {4, 4}}};
     std::vector<float> out(columns);
     char* const places[] = {reinterpret_cast<char*>(in.data()), reinterpret_cast<char*>(out.data())};
-    CHECK(make_fused(loops, {DType::f32, DType::f32})->run(places, Monitor{}));
-    for (int64_t j = 0; j < columns; ++j) {
+    const auto check = [&](int64_t j) {
         double exact = 0;
         for (int64_t i = 0; i < rows; ++i) exact += static_cast<double>(in[static_cast<std::size_t>(i * columns + j)]);
         CHECK(std::abs(static_cast<double>(out[static_cast<std::size_t>(j)]) - exact) < 8 * 0x1p-24 * exact);
-    }
+    };
+    CHECK(make_fused(loops, {DType::f32, DType::f32})->run(places, Monitor{}));
+    for (int64_t j = 0; j < columns; ++j) check(j);
+    out.assign(columns, 0.0f);
+    CHECK(make_fused({loops[0]}, {DType::f32, DType::f32})->run(places, Monitor{}));
+    check(0);
 }
 
 void signed_zeros_and_nan_pass_through() {
@@ -296,6 +317,7 @@ int main(int argc, char** argv) {
     short_rows_of_every_length();
     terms_in_runs();
     rows_in_runs();
+    sums_of_numbers_apart();
     any_number_of_threads();
     long_sums_are_accurate();
     return failures() != 0;
