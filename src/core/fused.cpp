@@ -238,17 +238,16 @@ void Fused::look_ahead(const char* const* at) const {
 
 void Fused::add_up(int which, int64_t length, char* to, const char* from) const {
     const Variant& variant = variants_[static_cast<std::size_t>(which)];
-    constexpr int64_t here = 0;
+    const int64_t terms[] = {0, from - to};
     FusedBlock block{};
     const int64_t rows = static_cast<int64_t>(variant.sum_rows.size());
     block.rows = block.row_run = tiling_.dot ? 1 : rows;  // rows of one number are one of many
-    block.terms = block.term_run = 1;
+    block.terms = block.term_run = 2;
     block.length = tiling_.dot ? rows : length;
-    block.in[0] = from;
+    block.in[0] = to;
     block.row_at[0] = block.out_at = variant.sum_rows.data();
-    block.term_at[0] = &here;
+    block.term_at[0] = terms;
     block.out = to;
-    block.add = true;
     level().fused->map[static_cast<int>(nest_.acc)][1][0](block);
 }
 

@@ -30,7 +30,6 @@ struct FusedBlock {
     const std::int64_t* term_at[max_factors];
     char* out;
     const std::int64_t* out_at;
-    bool add;              // to what the output holds
     std::int64_t touched;  // bytes of all tensors, which say from which cache they come; 0 of what is packed
 };
 
