@@ -295,16 +295,6 @@ def test_operands_without_axes_promote_as_in_numpy() -> None:
             assert np.array_equal(result, expected)
 
 
-@pytest.mark.parametrize("order", itertools.permutations(range(3)))
-def test_three_operands_of_three_types_promote_as_in_numpy(order: tuple[int, ...]) -> None:
-    for value in np.int16(22305), np.int16(3), np.int8(-1), np.uint8(200), np.float64(1e300), np.float64(2):
-        every = (np.array(value), ""), (np.array([True, False]), "i"), (np.array([41, -67], "int8"), "i")
-        operands, terms = zip(*[every[place] for place in order], strict=True)
-        result, expected = [function(",".join(terms) + "->i", *operands) for function in (einsum, np.einsum)]
-        assert result.dtype == expected.dtype
-        assert np.array_equal(result, expected)
-
-
 def test_out_of_a_narrower_type_when_casting_allows() -> None:
     out = np.zeros(3, "int16")
     einsum("ij->i", np.full((3, 2), 1.25), out=out, casting="unsafe")

@@ -152,7 +152,7 @@ def check_options(order: object, casting: object) -> tuple[str, str]:
 def result_type(operands: Sequence[Array | DType], out: Array | None, dtype: object) -> DType:
     """The type products are formed and summed in: ``dtype`` if given, else what NumPy promotes all operands to.
 
-    As in NumPy, ``out`` takes part in the promotion, and so does the value of what has no axes (NumPy 1).
+    As in NumPy, ``out`` takes part in the promotion, and an operand is an array where its value may matter (NumPy 1).
 
     Raises:
         OperandTypeError: ``dtype`` is no dtype, or the operands' types have no common type.
@@ -166,17 +166,15 @@ def result_type(operands: Sequence[Array | DType], out: Array | None, dtype: obj
         except TypeError as error:
             raise OperandTypeError(f"dtype={dtype!r} is not a dtype: {error}") from None
     every = operands if out is None else (*operands, out)
-    # NumPy 1 would promote arrays with axes in another order if it were given them and not their types.
-    types = [item if isinstance(item, np.dtype) or item.ndim == 0 else item.dtype for item in every]
     try:
-        return native(np.result_type(*types)) if types else np.dtype(float)
+        return native(np.result_type(*every)) if every else np.dtype(float)
     except TypeError as error:
-        named = ", ".join(
+        types = ", ".join(
             f"operand {number} is {operand if isinstance(operand, np.dtype) else operand.dtype}"
             for number, operand in enumerate(operands)
         )
-        named += "" if out is None else f", out= is {out.dtype}"
-        raise OperandTypeError(f"the operands have no common dtype: {named}") from error
+        types += "" if out is None else f", out= is {out.dtype}"
+        raise OperandTypeError(f"the operands have no common dtype: {types}") from error
 
 
 def check_arithmetic(dtype: DType, dtypes: Sequence[DType], out: Array | None = None) -> None:
