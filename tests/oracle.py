@@ -47,6 +47,18 @@ def extents_of(terms: Sequence[Symbols], shapes: Sequence[tuple[int, ...]]) -> d
     return extents
 
 
+def promoted(*arrays: Array) -> np.dtype[Any]:
+    """The type that numpy.einsum promotes operands to, which is np.result_type's but for the values NumPy 1 looks at.
+
+    Where NumPy 1's einsum finds none that holds all operands, and for types it lacks, it is np.result_type's.
+    """
+    ones = [np.ones(1, array.dtype) if array.ndim else array for array in arrays]
+    try:
+        return np.einsum(",".join("i" * one.ndim for one in ones) + "->", *ones).dtype
+    except TypeError:
+        return np.result_type(*arrays)
+
+
 def oracle(terms: Sequence[Symbols], output: Symbols, arrays: Sequence[Array], zero: Any = 0) -> Array:
     """einsum by nested loops over every index, in whatever arithmetic the entries have.
 

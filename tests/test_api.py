@@ -295,6 +295,23 @@ def test_operands_without_axes_promote_as_in_numpy() -> None:
             assert np.array_equal(result, expected)
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_three_operands_of_three_types_promote_as_in_numpy(order: tuple[int, ...]) -> None:
+    for value in np.int16(22305), np.int16(3), np.int8(-1), np.uint8(200), np.float64(1e300), np.float64(2):
+        every = (np.array(value), ""), (np.array([True, False]), "i"), (np.array([41, -67], "int8"), "i")
+        operands, terms = zip(*[every[place] for place in order], strict=True)
+        result, expected = [function(",".join(terms) + "->i", *operands) for function in (einsum, np.einsum)]
+        assert result.dtype == expected.dtype
+        assert np.array_equal(result, expected)
+
+
+def test_a_type_that_numpy_1_promotes_to_but_cannot_cast_to_is_widened() -> None:
+    small, signed = np.array([2, 3], "uint8"), np.array([4, 5], "int8")
+    result = einsum(",i,i,i->i", np.array(95, "uint8"), small, signed, signed)
+    assert result.dtype == "int16"
+    assert result.tolist() == [95 * 2 * 16, 95 * 3 * 25]
+
+
 def test_out_of_a_narrower_type_when_casting_allows() -> None:
     out = np.zeros(3, "int16")
     einsum("ij->i", np.full((3, 2), 1.25), out=out, casting="unsafe")

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
-from oracle import Array, assert_equals_oracle, is_integral, summed_count, tolerance
+from oracle import Array, assert_equals_oracle, is_integral, promoted, summed_count, tolerance
 from strategies import (
     BFLOAT16,
     DTYPES,
@@ -55,7 +55,7 @@ def test_equals_the_oracle_and_has_numpys_dtype(data: st.DataObject) -> None:
     got = np.asarray(einsum(*call.arguments(arrays)))
     # A view of a byte-swapped operand is byte-swapped, as NumPy's is.
     is_view = got.base is not None
-    assert got.dtype == (arrays[0].dtype if is_view else np.result_type(*arrays))
+    assert got.dtype == (arrays[0].dtype if is_view else promoted(*arrays))
     assert_equals_oracle(got, call.terms, call.output, arrays)
 
 
@@ -65,7 +65,11 @@ def test_agrees_with_numpy_where_numpy_answers(data: st.DataObject) -> None:
     call = data.draw(calls(beyond_numpy=False))
     arrays = data.draw(arrays_for(call.shapes))
     assume(all(array.dtype != BFLOAT16 for array in arrays))
-    got, want = einsum(*call.arguments(arrays)), np.einsum(*call.arguments(arrays))
+    try:
+        want = np.einsum(*call.arguments(arrays))
+    except TypeError:  # NumPy 1 refuses uint8(95), uint8, int8, int8, which it promotes to int8 and cannot cast to it
+        reject()
+    got = einsum(*call.arguments(arrays))
     assert type(got) is type(want)
     assert (got.shape, got.dtype) == (want.shape, want.dtype)
     if is_integral(want.dtype) and len({array.dtype for array in arrays}) == 1:
@@ -76,7 +80,7 @@ def test_agrees_with_numpy_where_numpy_answers(data: st.DataObject) -> None:
 
 def reference(subscripts: str, arrays: tuple[Array, ...]) -> Array:
     """NumPy's einsum: integers in their type, the rest in the widest floating type it has."""
-    dtype = np.result_type(*arrays)
+    dtype = promoted(*arrays)
     if is_integral(dtype):
         return np.asarray(np.einsum(subscripts, *[array.astype(dtype) for array in arrays]))
     wide = np.clongdouble if dtype.kind == "c" else np.longdouble
@@ -224,12 +228,12 @@ def result_shape(call: Call) -> tuple[int, ...]:
 def test_out_in_any_layout(data: st.DataObject) -> None:
     call = data.draw(calls())
     arrays = data.draw(arrays_for(call.shapes))
-    dtype = np.result_type(*arrays)
+    dtype = promoted(*arrays)
     layout = data.draw(st.sampled_from([one for one in LAYOUTS if one not in ("readonly", "stride 0")]))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     out = with_layout(random_values(result_shape(call), dtype, rng), layout, rng)
     # NumPy 1 may promote further with one more array of the type that it promoted to: int16(607), bool, int16 to int32.
-    assume(np.result_type(*arrays, out) == dtype)
+    assume(promoted(*arrays, out) == dtype)
     assert einsum(*call.arguments(arrays), out=out) is out
     assert_equals_oracle(out.astype(dtype), call.terms, call.output, arrays)
 

@@ -167,7 +167,7 @@ def result_type(operands: Sequence[Array | DType], out: Array | None, dtype: obj
             raise OperandTypeError(f"dtype={dtype!r} is not a dtype: {error}") from None
     every = operands if out is None else (*operands, out)
     try:
-        return native(np.result_type(*every)) if every else np.dtype(float)
+        return native(_promoted(every)) if every else np.dtype(float)
     except TypeError as error:
         types = ", ".join(
             f"operand {number} is {operand if isinstance(operand, np.dtype) else operand.dtype}"
@@ -175,6 +175,15 @@ def result_type(operands: Sequence[Array | DType], out: Array | None, dtype: obj
         )
         types += "" if out is None else f", out= is {out.dtype}"
         raise OperandTypeError(f"the operands have no common dtype: {types}") from error
+
+
+def _promoted(items: Sequence[Array | DType]) -> DType:
+    # NumPy 1 gives another answer to arrays in another order (of int16 22305 without axes, bool and int8 one is int32,
+    # one int16); its einsum asks with the types of what has axes. Where that answer cannot hold an operand (uint8 95
+    # without axes, uint8, int8, int8: int8) its einsum refuses, and the arrays themselves have one that can.
+    types = [item if isinstance(item, np.dtype) or item.ndim == 0 else item.dtype for item in items]
+    dtype = np.result_type(*types)
+    return dtype if all(np.can_cast(item, dtype) for item in types) else np.result_type(*items)
 
 
 def check_arithmetic(dtype: DType, dtypes: Sequence[DType], out: Array | None = None) -> None:
