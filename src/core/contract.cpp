@@ -134,7 +134,7 @@ class Contract final : public Kernel, Blocking {
     Room room_for(const Job& job, std::int64_t rows, std::int64_t columns, std::int64_t block, Take take_bytes) const {
         const std::int64_t bytes[] = {
             job.direct_left ? 0 : round_up(rows, rows_) * left_row(),
-            (job.direct_right ? 1 : panels_in(block)) * right_panel(),
+            (job.direct_right ? 1 : (carries_ ? 2 : 1) * panels_in(block)) * right_panel(),
             buffered_ ? rows * columns * size_ : 0,
             panels_in(columns) * static_cast<std::int64_t>(sizeof(Panel)),
             ceil_div(rows, rows_) * static_cast<std::int64_t>(sizeof(Offsets)),
@@ -195,16 +195,26 @@ class Contract final : public Kernel, Blocking {
 
         cut_panels(room, target, rows, columns);
         const std::int64_t b1 = std::min(b0 + batches_, batch_);
+        const auto block_at = [&](std::int64_t b, std::int64_t p) {
+            return Block{job.left + groups_.batch.left.at(b),
+                         job.right + groups_.batch.right.at(b),
+                         m0,
+                         n0,
+                         p,
+                         std::min(k_block_, k1 - p),
+                         p > k0};
+        };
+        char *packed = room.right, *packed_next = room.right + (carries_ ? panels_in(columns) * right_panel() : 0);
+        bool is_packed = false;
         for (std::int64_t b = b0; b < b1; ++b) {
-            const char* left = job.left + groups_.batch.left.at(b);
-            const char* right = job.right + groups_.batch.right.at(b);
             char* out = job.out + groups_.batch.out.at(b);
             if (job.partial != nullptr)
                 target.base = job.partial + (((split * batch_ + b) * m_ + m0) * n_ + n0) * size_;
             else if (!buffered_)
                 target.base = out;
             for (std::int64_t p0 = k0; p0 < k1; p0 += k_block_) {
-                const std::int64_t depth = std::min(k_block_, k1 - p0);
+                const Block block = block_at(b, p0);
+                const std::int64_t depth = block.depth;
                 if (rows * columns * depth > least_task && interrupted()) return;
                 if (b == b0 || k1 - k0 > k_block_) {
                     groups_.k.left.fill(listed_ * p0, listed_ * depth, room.k_left);
@@ -215,12 +225,20 @@ class Contract final : public Kernel, Blocking {
                     ahead = ahead_of(job, b, p0 + depth);
                 else if (b + 1 < batch_)  // of the next task as well, which mostly is this thread's
                     ahead = ahead_of(job, b + 1, k0);
-                const Block block = {left, right, m0, n0, p0, depth, p0 > k0};
                 if (!job.direct_left && sources_.empty()) pack_left(room, block, {0, rows});
+                Carrying carrying;
+                if (carries_ && (p0 + depth < k1 || b + 1 < b1))
+                    carrying = {p0 + depth < k1 ? block_at(b, p0 + depth) : block_at(b + 1, k0), packed_next,
+                                panels_in(columns)};
                 for (std::int64_t j0 = 0; j0 < columns; j0 += n_block_) {
                     const Range now = {j0, std::min(j0 + n_block_, columns)};
-                    pack_right(job, room, block, room.right, now);
-                    run_tiles(job, room, target, block, {0, rows}, now, room.right, ahead);
+                    if (!is_packed) pack_right(job, room, block, packed, now);
+                    run_tiles(job, room, target, block, {0, rows}, now, packed, ahead, carrying);
+                }
+                is_packed = carrying.panels > 0;
+                if (is_packed) {
+                    finish(room, carrying);
+                    std::swap(packed, packed_next);
                 }
             }
             if (buffered_ && job.partial == nullptr)
@@ -274,8 +292,10 @@ class Contract final : public Kernel, Blocking {
                 };
                 const auto multiply = [&](std::int64_t index) {
                     Ahead ahead;
+                    Carrying carrying;
                     const Range now = column_cuts[index / row_cuts.pieces()];
-                    run_tiles(job, room, target, block, row_cuts[index % row_cuts.pieces()], now, packed(now), ahead);
+                    run_tiles(job, room, target, block, row_cuts[index % row_cuts.pieces()], now, packed(now), ahead,
+                              carrying);
                     if (streamed_) level_.fence();
                 };
                 if (!parallel_for(left_packs.pieces() + right_packs.pieces(), pack, next_phase()) ||
@@ -298,9 +318,51 @@ class Contract final : public Kernel, Blocking {
         return {nullptr, room.m_out, room.n_out, job.direct_out, streamed_, convert_.out, convert_.store};
     }
 
+    // The right side of a block that tiles of the one before it pack, panel by panel.
+    struct Carrying {
+        Block block;
+        char* to;
+        std::int64_t panels = 0, begun = 0;
+        Carry panel = {};
+    };
+
+    // What the next tile carries; nullptr where nothing is left.
+    Carry* next_carry(const Room& room, Carrying& carrying) const {
+        if (carrying.panel.now.left == 0) {
+            if (carrying.begun == carrying.panels || carrying.block.depth < carried) return nullptr;
+            const Block& block = carrying.block;
+            const Offsets& columns = room.panels[carrying.begun].right;
+            Carry& carry = carrying.panel;
+            carry.source = block.right + columns.at[0] + block.p0 * size_;
+            carry.panel = carrying.to + carrying.begun++ * right_panel();
+            carry.last = block.depth - carried;
+            carry.from_step = groups_.n.right.stride();
+            carry.count = columns.count;
+            const std::int64_t next =
+                carrying.begun < carrying.panels ? room.panels[carrying.begun].right.at[0] - columns.at[0] : 0;
+            carry.ahead = fetched_ahead;
+            carry.across = next + fetched_ahead - block.depth * size_;
+            carry.now = {carry.source, carry.panel, columns.count * ceil_div(block.depth, std::int64_t{carried}),
+                         carry.count, 0};
+        }
+        return &carrying.panel;
+    }
+
+    // Packs what the tiles have left.
+    void finish(const Room& room, Carrying& carrying) const {
+        const Block& block = carrying.block;
+        if (carrying.panel.now.left > 0) tile_.carry(carrying.panel);
+        for (; carrying.begun < carrying.panels; ++carrying.begun) {
+            const Offsets& columns = room.panels[carrying.begun].right;
+            groups_.k.right.fill(block.p0, block.depth, room.k_right);
+            convert_.right(carrying.to + carrying.begun * right_panel(), columns_, block.right,
+                           slice(room.k_right, block.depth), columns);
+        }
+    }
+
     // Tiles of some rows and columns of a block, whose panels of the right side lie at `packed`.
     void run_tiles(const Job& job, const Room& room, const Target& target, const Block& block, const Range& rows,
-                   const Range& columns, const char* packed, Ahead& ahead) const {
+                   const Range& columns, const char* packed, Ahead& ahead, Carrying& carrying) const {
         const Panel* const first = room.panels + panels_in(columns.from);
         const std::int64_t panels = panels_in(columns.to - columns.from);
         const std::int64_t depth = block.depth;
@@ -326,7 +388,8 @@ class Contract final : public Kernel, Blocking {
                 if (job.direct_right)
                     b = reads(panel.right) ? Side{block.right + panel.right.at[0] + block.p0 * right_lies_, right_lies_}
                                            : Side{packed, right_packed_};
-                write_tile(target, *height, panel.out, depth * parts_, a, walk, b, block.add, ahead.now());
+                write_tile(target, *height, panel.out, depth * parts_, a, walk, b, block.add, ahead.now(),
+                           carries_ ? next_carry(room, carrying) : nullptr);
                 ahead.advance(lines_a_tile_, tile_.fetches ? depth * parts_ : 0);
             }
         }
@@ -423,26 +486,29 @@ class Contract final : public Kernel, Blocking {
     // One tile, in place where the output allows it, else through a tile of the compute type on the stack (1000
     // products of 30 x 4 by 4 x 15 float32, one core: 147 us, and 355 us by way of the stack).
     void write_tile(const Target& target, const Offsets& rows, const Offsets& columns, std::int64_t depth,
-                    const char* a, const Rows& walk, const Side& b, bool add, const Fetch& ahead) const {
+                    const char* a, const Rows& walk, const Side& b, bool add, const Fetch& ahead, Carry* carry) const {
         const std::int64_t reals = columns.count * parts_;
         const int vectors = reals > tile_.lanes ? 2 : 1;
-        const TileFn run = tile_.run[vectors - 1][rows.count];
+        const auto run = [&](char* to, const std::int64_t* at, Put put) {
+            if (carry != nullptr && reals == 2 * tile_.lanes)
+                tile_.run_carrying[rows.count](depth, a, walk.at(), walk.step, b.at, b.step, to, at, put, ahead,
+                                               *carry);
+            else
+                tile_.run[vectors - 1][rows.count](depth, a, walk.at(), walk.step, b.at, b.step, to, at, reals, put,
+                                                   ahead);
+        };
         if (target.direct && (columns.stride == size_ || columns.count == 1)) {
             char* const to = target.base + columns.at[0];
             const bool streams = target.streamed && reals * real_size_ % line_bytes == 0 &&
                                  reinterpret_cast<std::uintptr_t>(to) % line_bytes == 0;
-            run(depth, a, walk.at(), walk.step, b.at, b.step, to, rows.at, reals,
-                streams ? Put::stream
-                : add   ? Put::add
-                        : Put::store,
-                ahead);
+            run(to, rows.at, streams ? Put::stream : add ? Put::add : Put::store);
             return;
         }
         alignas(64) char tile[max_tile_rows * 2 * 64];
         const std::int64_t ld = vectors * tile_.lanes / parts_;
         if (add) target.load(tile, ld, target.base, rows, columns);
         const EvenRows even(ld * size_);
-        run(depth, a, walk.at(), walk.step, b.at, b.step, tile, even.at, reals, add ? Put::add : Put::store, ahead);
+        run(tile, even.at, add ? Put::add : Put::store);
         target.store(target.base, rows, columns, tile, ld);
     }
 

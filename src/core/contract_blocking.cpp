@@ -122,6 +122,7 @@ Blocking::Blocking(const std::vector<Loop>& loops, const std::vector<DType>& typ
     choose_turn(loops, size_of(types[1]));
     choose_blocks();
     choose_tasks();
+    choose_carrying(native_right, size_of(types[1]));
     look_ahead(size_of(types[0]), size_of(types[1]));
     streamed_ = k_ <= k_block_ && splits_ == 1 && groups_.m.out.multiple_of(line_bytes) && level_.fence != nullptr &&
                 past_caches(loops, types);
@@ -293,6 +294,15 @@ void Blocking::choose_shared() {
     task_m_ = equal_part(m_span_, std::max<std::int64_t>(rows, 2 * rows_), rows_);
 }
 
+// A right side that has to be turned is packed by the tiles of the task's block before it, where both fit.
+void Blocking::choose_carrying(bool native_right, std::int64_t right_size) {
+    const bool several = (batches_ > 1 && groups_.batch.right.stride() != 0) || split_k_ > k_block_;
+    carries_ = tile_.carry != nullptr && several && native_right && parts_ == 1 && !direct_right_ && !shared_ &&
+               turn_ == 1 && groups_.k.right.stride() == right_size && groups_.k.right.regular() &&
+               groups_.n.right.regular() && task_n_ <= n_block_ &&
+               2 * panels_in(task_n_) * right_panel() <= right_block_bytes;
+}
+
 // Lists the cache lines of what is read next while tiles run: of a k block of either side, if a task that has all
 // of m and n works through several; else of a panel of a left side that is read where it lies.
 void Blocking::look_ahead(std::int64_t left_size, std::int64_t right_size) {
@@ -304,7 +314,7 @@ void Blocking::look_ahead(std::int64_t left_size, std::int64_t right_size) {
         (m_ * left_size + n_ * right_size) * depth <= max_ahead_bytes) {
         if (several_k || groups_.batch.left.stride() != 0)
             list_lines(groups_.m.left, m_, groups_.k.left, listed_ * depth, lines_[0]);
-        if (several_k || groups_.batch.right.stride() != 0)
+        if (!carries_ && (several_k || groups_.batch.right.stride() != 0))
             list_lines(groups_.n.right, n_, groups_.k.right, depth, lines_[1]);
         tiles = ceil_div(m_, rows_) * panels_in(n_);
     } else if (m_ > rows_) {

@@ -71,6 +71,7 @@ class Blocking {
     std::vector<std::int64_t> adjacent_;  // 0, 1, 2, ... elements of the right side
     std::int64_t k_block_, n_block_;
     std::int64_t task_m_, task_n_, batches_, m_tasks_, n_tasks_, tasks_;
+    bool carries_;                  // tiles pack the right side of a task's next block
     bool shared_;                   // all threads pack together
     std::int64_t m_span_, n_span_;  // rows and columns that are packed at a time then
     std::int64_t pack_m_, pack_n_;  // and that one task packs
@@ -86,6 +87,7 @@ class Blocking {
     std::int64_t busiest(std::int64_t rows, std::int64_t columns) const;
     void choose_tasks();
     void choose_shared();
+    void choose_carrying(bool native_right, std::int64_t right_size);
     void look_ahead(std::int64_t left_size, std::int64_t right_size);
     std::int64_t grain() const;
 };

@@ -32,6 +32,36 @@ using TileFn = void (*)(std::int64_t k, const void* a, const std::int64_t* a_row
                         std::int64_t b_row, void* c, const std::int64_t* c_rows, std::int64_t columns, Put put,
                         const Fetch& ahead);
 
+// How many adjacent numbers a tile moves in a step of k, where tiles do.
+inline constexpr int carried = 8;
+
+// So many bytes on, a column is fetched: a group of 16 columns takes as many steps as memory takes.
+inline constexpr int fetched_ahead = 128;
+
+// How far a panel is packed.
+struct Carried {
+    const char* from;  // of the next unit
+    char* to;
+    std::int64_t left, due, at;  // units of the panel and of the group, and the group's place
+};
+
+// A panel of the right side that tiles pack for the next ones while they run: `carried` adjacent numbers of one of its
+// columns a step, one into each of as many rows. They go along the columns, group by group.
+struct Carry {
+    Carried now;
+    std::int64_t count, from_step;  // columns, and bytes between them
+    const char* source;             // of the first unit
+    char* panel;
+    std::int64_t last;   // where the last group begins, in numbers
+    std::int64_t ahead;  // bytes to what is fetched: further on in the column, or where the next panel's begins
+    std::int64_t across;
+};
+
+// The same by whole tiles of two vectors, which carry on with a panel meanwhile.
+using CarryingTileFn = void (*)(std::int64_t k, const void* a, const std::int64_t* a_rows, std::int64_t a_col,
+                                const void* b, std::int64_t b_row, void* c, const std::int64_t* c_rows, Put put,
+                                const Fetch& ahead, Carry& carry);
+
 inline constexpr int max_tile_rows = 14;
 
 // The rows of a tile that lie evenly.
@@ -44,11 +74,13 @@ struct EvenRows {
 };
 
 struct Tile {
-    int rows;                          // the tallest tile that fits the registers
-    int lanes;                         // elements of the compute type in a vector
-    bool fetches;                      // lines ahead, one a step of k; else none
-    bool masked;                       // of b only `columns` are read
-    TileFn run[2][max_tile_rows + 1];  // run[v - 1][r] computes r rows of v vectors
+    int rows;                                        // the tallest tile that fits the registers
+    int lanes;                                       // elements of the compute type in a vector
+    bool fetches;                                    // lines ahead, one a step of k; else none
+    bool masked;                                     // of b only `columns` are read
+    TileFn run[2][max_tile_rows + 1];                // run[v - 1][r] computes r rows of v vectors
+    CarryingTileFn run_carrying[max_tile_rows + 1];  // nullptr where tiles do not carry
+    void (*carry)(Carry& carry);                     // moves all that is left
 };
 
 // A tile of a batched contraction in vectors along the batch: for its rows i and columns j the vector at
