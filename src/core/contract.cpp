@@ -24,6 +24,10 @@ namespace {
 // Rows of complex numbers that are packed at a time before they are rewritten as real ones.
 constexpr std::int64_t expand_rows = 32;
 
+// So many bytes further down a column, what tiles carry is fetched: they come to it after some 32 steps of 16 columns
+// of float64, or 128 of 32 of float32, about as long as memory takes.
+constexpr std::int64_t carried_ahead = 128;
+
 class Contract final : public Kernel, Blocking {
   public:
     Contract(const std::vector<Loop>& loops, const std::vector<DType>& types) : Blocking(loops, types) {}
@@ -204,6 +208,11 @@ class Contract final : public Kernel, Blocking {
                          std::min(k_block_, k1 - p),
                          p > k0};
         };
+        // The block that a task multiplies after one; without a right side if there is none.
+        const auto after = [&](std::int64_t b, const Block& block) {
+            const std::int64_t p = block.p0 + block.depth;
+            return p < k1 ? block_at(b, p) : b + 1 < b1 ? block_at(b + 1, k0) : Block{};
+        };
         char *packed = room.right, *packed_next = room.right + (carries_ ? panels_in(columns) * right_panel() : 0);
         bool is_packed = false;
         for (std::int64_t b = b0; b < b1; ++b) {
@@ -227,19 +236,15 @@ class Contract final : public Kernel, Blocking {
                     ahead = ahead_of(job, b + 1, k0);
                 if (!job.direct_left && sources_.empty()) pack_left(room, block, {0, rows});
                 Carrying carrying;
-                if (carries_ && (p0 + depth < k1 || b + 1 < b1))
-                    carrying = {p0 + depth < k1 ? block_at(b, p0 + depth) : block_at(b + 1, k0), packed_next,
-                                panels_in(columns)};
+                if (carries_) carrying = begin_carrying(after(b, block), columns, packed_next);
                 for (std::int64_t j0 = 0; j0 < columns; j0 += n_block_) {
                     const Range now = {j0, std::min(j0 + n_block_, columns)};
                     if (!is_packed) pack_right(job, room, block, packed, now);
                     run_tiles(job, room, target, block, {0, rows}, now, packed, ahead, carrying);
                 }
+                while (Carry* const carry = next_carry(room, carrying)) tile_.carry(*carry);
                 is_packed = carrying.panels > 0;
-                if (is_packed) {
-                    finish(room, carrying);
-                    std::swap(packed, packed_next);
-                }
+                if (is_packed) std::swap(packed, packed_next);
             }
             if (buffered_ && job.partial == nullptr)
                 convert_.store(out, slice(room.m_out, rows), slice(room.n_out, columns), room.sums, columns);
@@ -318,7 +323,7 @@ class Contract final : public Kernel, Blocking {
         return {nullptr, room.m_out, room.n_out, job.direct_out, streamed_, convert_.out, convert_.store};
     }
 
-    // The right side of a block that tiles of the one before it pack, panel by panel.
+    // The right side of the next block, whose panels are packed one after another while tiles of this one run.
     struct Carrying {
         Block block;
         char* to;
@@ -326,38 +331,36 @@ class Contract final : public Kernel, Blocking {
         Carry panel = {};
     };
 
-    // What the next tile carries; nullptr where nothing is left.
-    Carry* next_carry(const Room& room, Carrying& carrying) const {
-        if (carrying.panel.now.left == 0) {
-            if (carrying.begun == carrying.panels || carrying.block.depth < carried) return nullptr;
-            const Block& block = carrying.block;
-            const Offsets& columns = room.panels[carrying.begun].right;
-            Carry& carry = carrying.panel;
-            carry.source = block.right + columns.at[0] + block.p0 * size_;
-            carry.panel = carrying.to + carrying.begun++ * right_panel();
-            carry.last = block.depth - carried;
-            carry.from_step = groups_.n.right.stride();
-            carry.count = columns.count;
-            const std::int64_t next =
-                carrying.begun < carrying.panels ? room.panels[carrying.begun].right.at[0] - columns.at[0] : 0;
-            carry.ahead = fetched_ahead;
-            carry.across = next + fetched_ahead - block.depth * size_;
-            carry.now = {carry.source, carry.panel, columns.count * ceil_div(block.depth, std::int64_t{carried}),
-                         carry.count, 0};
-        }
-        return &carrying.panel;
+    // Without panels where there is no next block, or one that is not deep enough.
+    Carrying begin_carrying(const Block& next, std::int64_t columns, char* to) const {
+        const bool can = next.right != nullptr && next.depth >= carried;
+        return {next, to, can ? panels_in(columns) : 0};
     }
 
-    // Packs what the tiles have left.
-    void finish(const Room& room, Carrying& carrying) const {
+    // What the next tile carries; nullptr where nothing is left.
+    Carry* next_carry(const Room& room, Carrying& carrying) const {
+        Carry& carry = carrying.panel;
+        if (carry.due > 0) return &carry;
+        if (carrying.begun == carrying.panels) return nullptr;
         const Block& block = carrying.block;
-        if (carrying.panel.now.left > 0) tile_.carry(carrying.panel);
-        for (; carrying.begun < carrying.panels; ++carrying.begun) {
-            const Offsets& columns = room.panels[carrying.begun].right;
-            groups_.k.right.fill(block.p0, block.depth, room.k_right);
-            convert_.right(carrying.to + carrying.begun * right_panel(), columns_, block.right,
-                           slice(room.k_right, block.depth), columns);
-        }
+        const Panel& panel = room.panels[carrying.begun];
+        const auto source = [&](const Panel& of) { return block.right + of.right.at[0] + block.p0 * size_; };
+        carry.columns = carry.due = panel.right.count;
+        carry.column = groups_.n.right.stride();
+        carry.groups = ceil_div(block.depth, std::int64_t{carried});
+        carry.from = source(panel);
+        carry.to = carrying.to + carrying.begun++ * right_panel();
+        // The second group begins where the last will end with the column.
+        const std::int64_t twice = carry.groups * carried - block.depth;
+        carry.group_from = carry.from - twice * size_;
+        carry.group_to = carry.to - twice * right_packed_;
+        const std::int64_t lead = std::min<std::int64_t>(carried_ahead / (carried * size_), carry.groups);
+        const Panel& next = carrying.begun < carrying.panels ? (&panel)[1] : panel;
+        carry.ahead = lead * carried * size_;
+        carry.near = carry.groups - lead;
+        carry.across = source(next) - carry.from - carry.near * carried * size_;
+        if (carry.near == 0) carry.ahead = carry.across;
+        return &carry;
     }
 
     // Tiles of some rows and columns of a block, whose panels of the right side lie at `packed`.

@@ -32,29 +32,20 @@ using TileFn = void (*)(std::int64_t k, const void* a, const std::int64_t* a_row
                         std::int64_t b_row, void* c, const std::int64_t* c_rows, std::int64_t columns, Put put,
                         const Fetch& ahead);
 
-// How many adjacent numbers a tile moves in a step of k, where tiles do.
+// How many adjacent numbers a tile carries in a step of k, where tiles do.
 inline constexpr int carried = 8;
 
-// So many bytes on, a column is fetched: a group of 16 columns takes as many steps as memory takes.
-inline constexpr int fetched_ahead = 128;
-
-// How far a panel is packed.
-struct Carried {
-    const char* from;  // of the next unit
-    char* to;
-    std::int64_t left, due, at;  // units of the panel and of the group, and the group's place
-};
-
-// A panel of the right side that tiles pack for the next ones while they run: `carried` adjacent numbers of one of its
-// columns a step, one into each of as many rows. They go along the columns, group by group.
+// A panel of the right side that tiles pack for later ones while they run: in every step some adjacent numbers of one
+// of its columns, each into a row of its own. A group is as much of every column, and groups follow one another down
+// the columns.
 struct Carry {
-    Carried now;
-    std::int64_t count, from_step;  // columns, and bytes between them
-    const char* source;             // of the first unit
-    char* panel;
-    std::int64_t last;   // where the last group begins, in numbers
-    std::int64_t ahead;  // bytes to what is fetched: further on in the column, or where the next panel's begins
-    std::int64_t across;
+    std::int64_t columns, column;  // how many, and bytes between them
+    std::int64_t ahead;            // bytes to what is fetched, further down the column;
+    std::int64_t near, across;     // and for all groups but the first `near`, to what is carried next
+    // What is next, and the group's first number.
+    const char *from, *group_from;
+    char *to, *group_to;
+    std::int64_t due, groups;  // what is left of the group, and groups
 };
 
 // The same by whole tiles of two vectors, which carry on with a panel meanwhile.
@@ -80,7 +71,7 @@ struct Tile {
     bool masked;                                     // of b only `columns` are read
     TileFn run[2][max_tile_rows + 1];                // run[v - 1][r] computes r rows of v vectors
     CarryingTileFn run_carrying[max_tile_rows + 1];  // nullptr where tiles do not carry
-    void (*carry)(Carry& carry);                     // moves all that is left
+    void (*carry)(Carry& carry);                     // packs what is left
 };
 
 // A tile of a batched contraction in vectors along the batch: for its rows i and columns j the vector at

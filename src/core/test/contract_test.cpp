@@ -194,6 +194,31 @@ void rows_turned_along_k() {
     product(5, 6, 7, 300, 50, DType::f64, DType::f64);
 }
 
+// A right side that lies along k, in a batch or over several k blocks, as tiles pack it for the block after theirs:
+// groups that the depth does not fill, a last block without one, panels and rows that are left over, columns that lie
+// backwards or apart.
+void right_side_carried() {
+    const auto product = [](int64_t batch, int64_t m, int64_t n, int64_t k, DType type, int64_t gap) {
+        const int64_t size = size_of(type), column = gap * k * size;
+        check_case(make_contract,
+                   {{Role::batch, batch, {size * m * k, std::abs(column) * n, size * m * n}},
+                    {Role::free_left, m, {size * k, 0, size * n}},
+                    {Role::free_right, n, {0, column, size}},
+                    {Role::contracted, k, {size, size, 0}}},
+                   {type, type, type});
+    };
+    set_num_threads(1);
+    for (const DType type : {DType::f32, DType::f64})
+        for (const int64_t k : {7, 8, 9, 23, 64}) {
+            product(3, 15, 16, k, type, 1);
+            product(2, 43, 33, k, type, 2);
+            product(4, 60, 29, k, type, -1);
+        }
+    product(1, 44, 37, 700, DType::f64, 1);
+    product(2, 57, 70, 907, DType::f32, 1);
+    product(2, 30, 24, 241, DType::f64, -2);
+}
+
 int main(int argc, char** argv) {
     const int rounds = argc > 1 ? std::atoi(argv[1]) : 1500;
     for (int i = 0; i < rounds; ++i) {
@@ -204,5 +229,6 @@ int main(int argc, char** argv) {
     any_number_of_threads();
     sides_packed_together();
     rows_turned_along_k();
+    right_side_carried();
     return failures() != 0;
 }
