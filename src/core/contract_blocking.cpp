@@ -294,14 +294,14 @@ void Blocking::choose_shared() {
     task_m_ = equal_part(m_span_, std::max<std::int64_t>(rows, 2 * rows_), rows_);
 }
 
-// Tiles pack the right side of a task's next block if its numbers lie along k and are moved as they are, the tiles of a
-// block have steps enough, and both blocks fit.
+// Tiles pack the right side of a task's next block if its numbers lie along k and are moved as they are, the whole
+// tiles of a block have steps enough, and both blocks fit.
 void Blocking::choose_carrying(bool native_right, std::int64_t right_size) {
     const bool several = (batches_ > 1 && groups_.batch.right.stride() != 0) || split_k_ > k_block_;
     const bool lies = native_right && parts_ == 1 && !direct_right_ && turn_ == 1 && groups_.k.right.regular() &&
                       groups_.k.right.stride() == right_size && groups_.n.right.regular();
     carries_ = tile_.carry != nullptr && several && lies && !shared_ && task_n_ <= n_block_ &&
-               ceil_div(task_m_, rows_) * carried >= columns_ &&
+               ceil_div(task_m_, rows_) * carried * (task_n_ / columns_) >= task_n_ &&
                2 * panels_in(task_n_) * right_panel() <= right_block_bytes;
 }
 
