@@ -54,9 +54,10 @@ def promoted(*arrays: Array) -> np.dtype[Any]:
     """
     ones = [np.ones(1, array.dtype) if array.ndim else array for array in arrays]
     try:
-        return np.einsum(",".join("i" * one.ndim for one in ones) + "->", *ones).dtype
+        dtype: np.dtype[Any] = np.einsum(",".join("i" * one.ndim for one in ones) + "->", *ones).dtype
     except TypeError:
-        return np.result_type(*arrays)
+        dtype = np.result_type(*arrays)
+    return dtype
 
 
 def oracle(terms: Sequence[Symbols], output: Symbols, arrays: Sequence[Array], zero: Any = 0) -> Array:
