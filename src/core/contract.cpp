@@ -235,7 +235,7 @@ class Contract final : public Kernel, Blocking {
                 else if (b + 1 < batch_)  // of the next task as well, which mostly is this thread's
                     ahead = ahead_of(job, b + 1, k0);
                 if (!job.direct_left && sources_.empty()) pack_left(room, block, {0, rows});
-                Carrying carrying;
+                NextRight carrying;
                 if (carries_) carrying = begin_carrying(after(b, block), columns, packed_next);
                 for (std::int64_t j0 = 0; j0 < columns; j0 += n_block_) {
                     const Range now = {j0, std::min(j0 + n_block_, columns)};
@@ -297,7 +297,7 @@ class Contract final : public Kernel, Blocking {
                 };
                 const auto multiply = [&](std::int64_t index) {
                     Ahead ahead;
-                    Carrying carrying;
+                    NextRight carrying;
                     const Range now = column_cuts[index / row_cuts.pieces()];
                     run_tiles(job, room, target, block, row_cuts[index % row_cuts.pieces()], now, packed(now), ahead,
                               carrying);
@@ -324,7 +324,7 @@ class Contract final : public Kernel, Blocking {
     }
 
     // The right side of the next block, whose panels are packed one after another while tiles of this one run.
-    struct Carrying {
+    struct NextRight {
         Block block;
         char* to;
         std::int64_t panels = 0, begun = 0;
@@ -332,13 +332,13 @@ class Contract final : public Kernel, Blocking {
     };
 
     // Without panels where there is no next block, or one that is not deep enough.
-    Carrying begin_carrying(const Block& next, std::int64_t columns, char* to) const {
+    NextRight begin_carrying(const Block& next, std::int64_t columns, char* to) const {
         const bool can = next.right != nullptr && next.depth >= carried;
         return {next, to, can ? panels_in(columns) : 0};
     }
 
     // What the next tile carries; nullptr where nothing is left.
-    Carry* next_carry(const Room& room, Carrying& carrying) const {
+    Carry* next_carry(const Room& room, NextRight& carrying) const {
         Carry& carry = carrying.panel;
         if (carry.due > 0) return &carry;
         if (carrying.begun == carrying.panels) return nullptr;
@@ -365,7 +365,7 @@ class Contract final : public Kernel, Blocking {
 
     // Tiles of some rows and columns of a block, whose panels of the right side lie at `packed`.
     void run_tiles(const Job& job, const Room& room, const Target& target, const Block& block, const Range& rows,
-                   const Range& columns, const char* packed, Ahead& ahead, Carrying& carrying) const {
+                   const Range& columns, const char* packed, Ahead& ahead, NextRight& carrying) const {
         const Panel* const first = room.panels + panels_in(columns.from);
         const std::int64_t panels = panels_in(columns.to - columns.from);
         const std::int64_t depth = block.depth;
