@@ -247,6 +247,47 @@ void sums_of_numbers_apart() {
                 }
 }
 
+// A few numbers of each step of the vector loop, dense in memory: dealt out to rows, collected from them and both, of
+// every width and of lengths around a register's; as many as come from memory, a tile ahead, are summed.
+void narrow_matrices() {
+    const auto weighted = [](int64_t width, int64_t length, DType weight, DType type) {
+        const int64_t size = size_of(type), row = size * width;
+        check_case(make_fused,
+                   {{Role::batch, length, {size_of(weight), row, row}}, {Role::batch, width, {0, size, size}}},
+                   {weight, type, type});
+        check_case(make_fused,
+                   {{Role::batch, length, {size_of(weight), row, size}}, {Role::contracted, width, {0, size, 0}}},
+                   {weight, type, type});
+    };
+    for (int64_t width = 2; width <= 13; ++width)
+        for (const int64_t length : {1, 4, 7, 8, 9, 15, 16, 17, 31, 64, 333}) {
+            for (const DType type : {DType::f64, DType::f32, DType::i64, DType::i32, DType::c64, DType::c128,
+                                     DType::f16, DType::bf16, DType::u8}) {
+                const int64_t size = size_of(type), row = size * width, column = size * length;
+                check_case(make_fused, {{Role::batch, length, {row, size}}, {Role::batch, width, {size, column}}},
+                           {type, type});
+                check_case(make_fused, {{Role::batch, width, {column, size}}, {Role::batch, length, {size, row}}},
+                           {type, type});
+                weighted(width, length, type, type);
+                check_case(make_fused,
+                           {{Role::contracted, length, {row, row, 0}},
+                            {Role::batch, width, {size, 0, row}},
+                            {Role::batch, width, {0, size, size}}},
+                           {type, type, type});
+            }
+            weighted(width, length, DType::f32, DType::f64);
+            weighted(width, length, DType::u8, DType::f32);
+            const int64_t row = width;
+            check_case(make_fused, {{Role::batch, length, {4, row, 4 * row}}, {Role::batch, width, {0, 1, 4}}},
+                       {DType::f32, DType::u8, DType::f32});
+        }
+    check_case(make_fused,
+               {{Role::contracted, 600007, {24, 24, 0}}, {Role::batch, 3, {8, 0, 24}}, {Role::batch, 3, {0, 8, 8}}},
+               {DType::f64, DType::f64, DType::f64});
+    check_case(make_fused, {{Role::batch, 1700003, {20, 20, 4}}, {Role::contracted, 5, {4, 4, 0}}},
+               {DType::f32, DType::f32, DType::f32});
+}
+
 // Normal numbers through one kernel with any number of threads: the same bits.
 void any_number_of_threads() {
     constexpr int64_t rows = 3000, columns = 130;
@@ -318,6 +359,7 @@ int main(int argc, char** argv) {
     terms_in_runs();
     rows_in_runs();
     sums_of_numbers_apart();
+    narrow_matrices();
     any_number_of_threads();
     long_sums_are_accurate();
     return failures() != 0;
