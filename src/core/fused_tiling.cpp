@@ -32,6 +32,9 @@ constexpr int64_t streamed_length = 1024;
 constexpr int64_t buffered_numbers = 4096;  // of the output
 constexpr int64_t rows_in_turn = 8;         // that are written one after another, where they lie apart
 constexpr int64_t page_bytes = 4096;
+constexpr int64_t most_narrow =
+    9;  // rows of a dense tensor that are turned without squares, and what that takes a byte
+constexpr double narrow_cycles = 0.1;
 constexpr int64_t most_split = 2;  // loops, besides v, whose tiles do not cover them
 
 // Turns loops that run backwards, and adds to `shift` where the tensors then start.
@@ -99,7 +102,7 @@ class Tiler {
         for (std::size_t l = 0; l < nest_.loops.size(); ++l)
             tiling_.turned = tiling_.turned && nest_.stride(l, nest_.output()) % size_of(nest_.acc) == 0;
         length() = std::min(nest_.loops[v].extent, most_length(packs));
-        if (tiling_.turned && nest_.large)
+        if (tiling_.turned && nest_.large && !narrow(0))
             length() = std::min(nest_.loops[v].extent, turned_run() / size_of(nest_.acc));
         if (tiling_.dot && !packs && !one_by_one) length() = std::min(nest_.loops[v].extent, most_summed);
         if (!packs && !contracts_ && !nest_.large) choose_beside();
@@ -225,7 +228,8 @@ class Tiler {
         }
         if (tiling_.beside < none) grow_loop(tiling_.beside, rows_in_turn);
         if (!tiling_.turned) grow_others(small_extent);
-        if (packs && !(tiling_.turned && nest_.large)) grow_loop(tiling_.v, turns ? packed_length : direct_length);
+        if (packs && !(tiling_.turned && nest_.large && !narrow(0)))
+            grow_loop(tiling_.v, turns ? packed_length : direct_length);
         if (!tiling_.turned) grow_others(INT64_MAX);
     }
 
@@ -241,7 +245,9 @@ class Tiler {
         const double length = static_cast<double>(tiling_.extent[tiling_.v]);
         const double whole = static_cast<double>(static_cast<int64_t>(length / lanes));
         const double left = length - whole * lanes;
-        const double vectors = whole + (left > 0 ? 1 + (left > 1) : 0);
+        // A short row that is not summed is read and written as a masked register.
+        const bool masked = !tiling_.dot && whole == 0 && level().tile[static_cast<int>(real_of(nest_.acc))].masked;
+        const double vectors = whole + (left > 0 ? 1 + (left > 1 && !masked) : 0);
         const double rows = static_cast<double>(count(false));
         const double terms = static_cast<double>(count(true));
         const auto moving = [&](std::size_t tensor) {
@@ -250,6 +256,8 @@ class Tiler {
             const double size = static_cast<double>(size_of(nest_.types[tensor]));
             const double step = static_cast<double>(nest_.stride(tiling_.v, tensor)) / size;
             if (step == 1 || step == 2) return 10 + 6 * static_cast<double>(rows_of(tensor)) + 0.2 * step * numbers;
+            if (narrow(tensor) && (tensor != nest_.output() || contracts_ || nest_.inputs() > 1))
+                return 10 + narrow_cycles * size * numbers;
             for (std::size_t l = 0; l < nest_.loops.size(); ++l)
                 if (nest_.stride(l, tensor) == size_of(nest_.types[tensor]) && tiling_.extent[l] >= 4)
                     return 10 + turning(tensor, tiling_.extent[l]) * numbers;
@@ -268,7 +276,7 @@ class Tiler {
             const double writing = !tiling_.dot ? vectors : known_length() ? 1 : 8;
             const bool lines = std::abs(nest_.stride(tiling_.v, 0)) >= line_bytes;  // one a number
             const double reading = one_by_one_ ? 8.5 + (lines ? 1.5 : 1.0) * length : loads + vectors * loads / 2;
-            cycles += rows * ((terms > 1 ? 8 : 2) + terms * reading + writing);
+            cycles += rows * ((terms > 1 ? 8 : masked ? 1 : 2) + terms * reading + writing);
         }
         tiling_.tile_cycles = std::max(cycles, static_cast<double>(bytes_touched()) / 8);
         tiling_.cycles = (cycles - kept) * tiles() + kept * tiles(tiling_.kept);
@@ -277,6 +285,18 @@ class Tiler {
     bool known_length() const {
         const int bytes = level().vector_bytes;
         return nest_.inputs() <= 2 && tiling_.extent[tiling_.v] * size_of(nest_.acc) <= known_registers(bytes) * bytes;
+    }
+
+    // Whether a tensor lies dense in memory, few numbers for each step of v.
+    bool narrow(std::size_t tensor) const {
+        const int64_t size = size_of(nest_.types[tensor]);
+        int64_t width = 1, numbers = 1;
+        for (std::size_t l = nest_.loops.size(); l-- > 0;) {
+            if (l == tiling_.v || nest_.stride(l, tensor) == 0) continue;
+            numbers *= nest_.loops[l].extent;
+            if (nest_.stride(l, tensor) == width * size) width *= nest_.loops[l].extent;
+        }
+        return width > 1 && width <= most_narrow && width == numbers && nest_.stride(tiling_.v, tensor) == width * size;
     }
 
     // Cycles a number where runs of so many adjacent ones are turned.
