@@ -46,7 +46,7 @@ struct Outer {
 
 constexpr std::size_t most_kept = 8;  // packed tiles of a task
 
-// What a task works with: the tensors' first elements in a cell, in a tile and in the next cell, and its scratch.
+// What a task works with: the tensors' first elements in a cell, in a tile and in the next tile, and its scratch.
 struct Places {
     Places(std::size_t tensors, char* scratch)
         : memory(scratch), room(3 * tensors), cell(room.data()), tile(cell + tensors), next(tile + tensors) {}
@@ -56,6 +56,8 @@ struct Places {
     char** cell;
     char** tile;
     char** next;
+    bool goes_on = false;    // there is a next tile, of which something is fetched,
+    bool same_cell = false;  // in the same cell
 
     // The tile that a move packed last, so that one which comes again is not packed again.
     struct Packed {
@@ -84,11 +86,11 @@ class Fused final : public Kernel {
 
     int seek(const std::vector<Outer>& outers, int64_t index, const char* const* from, char** to,
              int64_t& length) const;
-    int seek_cell(char* const* tensors, int64_t index, Places& places, int64_t& length) const;
+    int seek_cell(char* const* tensors, int64_t index, Places& places, char** to, int64_t& length) const;
     void run_cells(const Work& work, int64_t first, int64_t last, int64_t part) const;
     void cell(const Work& work, int64_t index, int64_t part, Places& places) const;
     void tile(const char* const* at, int variant, int64_t length, char* out, Places& places) const;
-    void look_ahead(const char* const* at) const;
+    void look_ahead(const Places& places, std::size_t share, std::size_t shares) const;
     void add_up(int variant, int64_t length, char* to, const char* from) const;
     void store(int variant, int64_t length, char* to, const char* sums) const;
     void stream(int variant, char* to, const char* from) const;
@@ -203,16 +205,32 @@ int Fused::seek(const std::vector<Outer>& outers, int64_t index, const char* con
     return variant;
 }
 
-int Fused::seek_cell(char* const* tensors, int64_t index, Places& places, int64_t& length) const {
+int Fused::seek_cell(char* const* tensors, int64_t index, Places& places, char** to, int64_t& length) const {
     for (std::size_t i = 0; i < nest_.source.size(); ++i) places.tile[i] = tensors[nest_.source[i]] + nest_.shift[i];
-    return seek(cells_, index, places.tile, places.cell, length);
+    return seek(cells_, index, places.tile, to, length);
 }
 
+// A share of what is listed of the next tile. Inlined, or compilers drop its calls: of what has no result and writes
+// nothing they see no use.
+inline __attribute__((always_inline)) void Fused::look_ahead(const Places& places, std::size_t share,
+                                                             std::size_t shares) const {
+    for (const Ahead& ahead : variants_[0].ahead) {
+        if (places.same_cell && ahead.tensor == nest_.output()) continue;
+        const std::size_t lines = ahead.lines.size();
+        for (std::size_t line = lines * share / shares; line < lines * (share + 1) / shares; ++line)
+            __builtin_prefetch(places.next[ahead.tensor] + ahead.lines[line], 0, 2);
+    }
+}
+
+// While a tile is packed and multiplied, what is listed of the next one is fetched, a share at a time: at once the
+// lines would wait for one another and the tile for them.
 void Fused::tile(const char* const* at, int which, int64_t length, char* out, Places& places) const {
     const Variant& variant = variants_[static_cast<std::size_t>(which)];
     char* const packed = places.memory + depth_ * sum_bytes_;
+    const std::size_t shares = variant.moves.size() + variant.calls.size();
     for (std::size_t i = 0; i < variant.moves.size(); ++i) {
         const Move& move = variant.moves[i];
+        if (places.goes_on) look_ahead(places, i, shares);
         const Places::Packed now{at[move.tensor], which, length};
         if (i < most_kept && move.to >= 0) {
             if (places.packed[i] == now) continue;
@@ -221,7 +239,9 @@ void Fused::tile(const char* const* at, int which, int64_t length, char* out, Pl
         const Offsets columns = {move.columns.data(), move.wide ? length : 1, move.column_stride};
         move.pack(move.to < 0 ? out : packed + move.to, move.ld, at[move.tensor], move.row_offsets, columns);
     }
-    for (const Call& call : variant.calls) {
+    for (std::size_t c = 0; c < variant.calls.size(); ++c) {
+        const Call& call = variant.calls[c];
+        if (places.goes_on) look_ahead(places, variant.moves.size() + c, shares);
         FusedBlock block = call.block;
         for (std::size_t i = 0; i < call.factors; ++i)
             block.in[i] = call.tensor[i] == in_scratch ? packed + call.from[i] : at[call.tensor[i]];
@@ -229,11 +249,6 @@ void Fused::tile(const char* const* at, int which, int64_t length, char* out, Pl
         block.out = call.to < 0 ? out : packed + call.to;
         call.run(block);
     }
-}
-
-void Fused::look_ahead(const char* const* at) const {
-    for (const Ahead& ahead : variants_[0].ahead)
-        for (const int64_t line : ahead.lines) __builtin_prefetch(at[ahead.tensor] + line, 0, 2);
 }
 
 void Fused::add_up(int which, int64_t length, char* to, const char* from) const {
@@ -276,16 +291,23 @@ void Fused::stream(int which, char* to, const char* from) const {
 // The sum of one part of a cell's tiles, by a binary tree whose nodes on the way to the root lie in scratch.
 void Fused::cell(const Work& work, int64_t index, int64_t part, Places& places) const {
     int64_t length = tiling_.extent[tiling_.v];
-    const int which = seek_cell(work.tensors, index, places, length);
+    const int which = seek_cell(work.tensors, index, places, places.cell, length);
     char* const place = places.cell[nest_.output()];
     char* const out = streamed_ ? places.memory + stream_at_ : place;
     const bool ahead = !variants_[0].ahead.empty();
-    if (ahead && index + 1 < cell_count_) {
+    const auto next_cell = [&] {
         int64_t any_length;
-        seek(cells_, index + 1, places.tile, places.next, any_length);
-        look_ahead(places.next);
-    }
+        places.goes_on = ahead && index + 1 < cell_count_;
+        places.same_cell = false;
+        if (places.goes_on) seek_cell(work.tensors, index + 1, places, places.next, any_length);
+    };
+    const auto next_step = [&](int64_t step) {
+        int64_t any_length;
+        places.goes_on = places.same_cell = ahead;
+        if (ahead) seek(steps_, step, places.cell, places.next, any_length);
+    };
     if (!buffered_) {
+        next_cell();
         tile(places.cell, which, length, out, places);
         if (streamed_) stream(which, place, out);
         return;
@@ -296,6 +318,7 @@ void Fused::cell(const Work& work, int64_t index, int64_t part, Places& places) 
     const auto sums = [&](int64_t depth) { return places.memory + depth * sum_bytes_; };
     int64_t top = -1;
     for (int64_t step = 0; step < steps; ++step) {
+        step + 1 < steps ? next_step(first + step + 1) : next_cell();
         int64_t step_length = length;
         const int step_which = which | seek(steps_, first + step, places.cell, places.tile, step_length);
         tile(places.tile, step_which, step_length, sums(++top), places);
@@ -316,7 +339,7 @@ void Fused::combine(const Work& work) const {
     Places places(nest_.source.size(), nullptr);
     for (int64_t index = 0; index < cell_count_; ++index) {
         int64_t length = tiling_.extent[tiling_.v];
-        const int which = seek_cell(work.tensors, index, places, length);
+        const int which = seek_cell(work.tensors, index, places, places.cell, length);
         char* const sums = work.partials + index * parts_ * sum_bytes_;
         for (int64_t apart = 1; apart < parts_; apart *= 2)
             for (int64_t part = 0; part + apart < parts_; part += 2 * apart)

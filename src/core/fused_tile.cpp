@@ -125,19 +125,26 @@ class VariantBuilder {
         m.rows = list_loops(own, stride);
         m.columns = list(width(m.wide), stride(tiling_.v));
         m.column_stride = m.wide ? stride(tiling_.v) : size_of(type);
+        const bool turned = m.wide && !own.empty() && stride(own.back()) == size_of(type);
+        if (to >= 0 && turned) fetch_ahead(tensor, m.columns, m.rows);
         m.ld = to < 0 && !own.empty() ? out_stride_[own.back()] / size_of(nest_.acc) : width(m.wide);
         made_.moves.push_back(std::move(m));
+    }
+
+    // Of tensors that a cache holds it takes up to 1.15 times as long (`i,i,ijk,ilk->ijl` of 30000 x 3 x 3 float64, one
+    // core: 39 cycles an i, and 42 to 46; of 150000 74, and 53 so).
+    void fetch_ahead(std::size_t tensor, const Table& outer, const Table& inner) {
+        if (nest_.touched >= shared_cache) made_.ahead.push_back({tensor, lines_of(outer, inner, true)});
     }
 
     void turn() {
         move(0, -1);
         const Move& m = made_.moves.back();
         if (streamed_)
-            made_.ahead.push_back({0, lines_of(m.columns, m.rows, true)});
+            fetch_ahead(0, m.columns, m.rows);
         else
-            made_.ahead.push_back(
-                {nest_.output(), lines_of(list(static_cast<int64_t>(m.rows.size()), m.ld * size_of(nest_.acc)),
-                                          list(width(true), out_stride_[tiling_.v]), true)});
+            fetch_ahead(nest_.output(), list(static_cast<int64_t>(m.rows.size()), m.ld * size_of(nest_.acc)),
+                        list(width(true), out_stride_[tiling_.v]));
     }
 
     void multiply() {
@@ -200,8 +207,7 @@ class VariantBuilder {
             made_.out_column_stride = out_stride_[tiling_.v];
             made_.out_columns = list(width(true), made_.out_column_stride);
             made_.out_numbers = list(width(true), size_of(nest_.acc));
-            if (tiling_.staged && !streamed_)
-                made_.ahead.push_back({nest_.output(), lines_of(made_.out_columns, made_.out_rows, true)});
+            if (tiling_.staged && !streamed_) fetch_ahead(nest_.output(), made_.out_columns, made_.out_rows);
         }
         call(factors, row_loops_, term_loops_, buffered_ ? sums : out_stride_, -1, true,
              tiling_.dot ? level().fused->dot : level().fused->map);
