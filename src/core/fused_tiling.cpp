@@ -256,8 +256,7 @@ class Tiler {
             const double size = static_cast<double>(size_of(nest_.types[tensor]));
             const double step = static_cast<double>(nest_.stride(tiling_.v, tensor)) / size;
             if (step == 1 || step == 2) return 10 + 6 * static_cast<double>(rows_of(tensor)) + 0.2 * step * numbers;
-            if (narrow(tensor) && (tensor != nest_.output() || contracts_ || nest_.inputs() > 1))
-                return 10 + narrow_cycles * size * numbers;
+            if (narrow(tensor)) return 10 + (tensor == nest_.output() ? 2 : 1) * narrow_cycles * size * numbers;
             for (std::size_t l = 0; l < nest_.loops.size(); ++l)
                 if (nest_.stride(l, tensor) == size_of(nest_.types[tensor]) && tiling_.extent[l] >= 4)
                     return 10 + turning(tensor, tiling_.extent[l]) * numbers;
@@ -275,7 +274,9 @@ class Tiler {
             const double loads = static_cast<double>(nest_.inputs());
             const double writing = !tiling_.dot ? vectors : known_length() ? 1 : 8;
             const bool lines = std::abs(nest_.stride(tiling_.v, 0)) >= line_bytes;  // one a number
-            const double reading = one_by_one_ ? 8.5 + (lines ? 1.5 : 1.0) * length : loads + vectors * loads / 2;
+            const double reading = one_by_one_ ? 8.5 + (lines ? 1.5 : 1.0) * length
+                                   : masked    ? loads
+                                               : loads + vectors * loads / 2;
             cycles += rows * ((terms > 1 ? 8 : masked ? 1 : 2) + terms * reading + writing);
         }
         tiling_.tile_cycles = std::max(cycles, static_cast<double>(bytes_touched()) / 8);
