@@ -32,10 +32,9 @@ constexpr int64_t streamed_length = 1024;
 constexpr int64_t buffered_numbers = 4096;  // of the output
 constexpr int64_t rows_in_turn = 8;         // that are written one after another, where they lie apart
 constexpr int64_t page_bytes = 4096;
-constexpr int64_t most_narrow =
-    9;  // rows of a dense tensor that are turned without squares, and what that takes a byte
-constexpr double narrow_cycles = 0.1;
-constexpr int64_t most_split = 2;  // loops, besides v, whose tiles do not cover them
+constexpr int64_t most_narrow = 9;     // rows of a dense tensor that are turned without squares,
+constexpr double narrow_cycles = 0.1;  // and what that takes a byte; of the output twice as much
+constexpr int64_t most_split = 2;      // loops, besides v, whose tiles do not cover them
 
 // Turns loops that run backwards, and adds to `shift` where the tensors then start.
 void turn_forwards(std::vector<Loop>& loops, Table& shift) {
