@@ -4,7 +4,8 @@
 // rows x terms x length numbers: the free loops in it are flattened to rows, the contracted ones to terms, and v runs
 // along the length (fused_tile). A tensor that lies along v as the kernels need it is used where it is. Any other is
 // packed into scratch first (level().pack converts, gathers, and turns the tile where the tensor is contiguous along
-// another loop), and an output that does not lie so is summed in scratch and stored from there.
+// another loop), and an output that does not lie so is summed in scratch and stored from there. Rows that are products
+// of two matrices of vectors are multiplied as such, by grids.
 //
 // Sums over more than one tile are added up as a binary tree, and work is split by shape alone: results do
 // not depend on the number of threads.
@@ -247,7 +248,10 @@ void Fused::tile(const char* const* at, int which, int64_t length, char* out, Pl
             block.in[i] = call.tensor[i] == in_scratch ? packed + call.from[i] : at[call.tensor[i]];
         block.length = call.wide ? length : 1;
         block.out = call.to < 0 ? out : packed + call.to;
-        call.run(block);
+        if (call.grid.takes(block.length))
+            call.grid.run(block.in, block.out, length);
+        else
+            call.run(block);
     }
 }
 

@@ -12,6 +12,10 @@ inline constexpr int max_factors = 3;
 // Of what comes again and again so much stays in the first cache while more streams through it.
 inline constexpr std::int64_t kept_bytes = 8 << 10;
 
+// So many terms are summed one after another before their sum joins the total: it keeps a long float sum as
+// accurate as a pairwise one.
+inline constexpr std::int64_t terms_in_a_row = 32;
+
 // Rows of at most so many registers are summed by loops that are made for their number.
 constexpr int known_registers(int vector_bytes) { return vector_bytes == 64 ? 16 : 8; }
 
@@ -35,11 +39,38 @@ struct FusedBlock {
 
 using FusedFn = void (*)(const FusedBlock&);
 
+// One side of a product of two matrices of vectors: vector i of term t lies at at + i*beside + t*step.
+struct GridSide {
+    const char* at;
+    std::int64_t beside, step;
+};
+
+// The `length` numbers, a register at least, at out + m_out[i] + n_out[j] = the sum over the terms t of left (i, t)
+// times right (j, t), all times one vector if there is one, for some rows i and columns j.
+struct GridBlock {
+    std::int64_t length, terms;
+    GridSide left, right;
+    const char* scale;  // nullptr: none
+    char* out;
+    const std::int64_t *m_out, *n_out;
+};
+
+using GridFn = void (*)(const GridBlock&);
+
+inline constexpr int max_grid = 4;
+
+struct GridTable {
+    int side;  // the most rows and columns; 0 where there are no such kernels
+    int lanes;
+    GridFn run[max_grid + 1][max_grid + 1];
+};
+
 // Indexed by the number of vectors and of scalars among the factors; vectors come first. A dot of no vector is the sum
 // of numbers that lie `step` bytes apart.
 using FusedTable = FusedFn[max_factors + 1][max_factors];
 
 struct FusedKernels {
+    GridTable grid[acc_count];
     FusedTable map[acc_count];  // a row of the output is a vector
     FusedTable dot[acc_count];  // a row of the output is one number: the vectors are summed too
 };

@@ -27,9 +27,31 @@ struct Move {
 
 inline constexpr std::size_t in_scratch = SIZE_MAX;
 
+// Rows that are the sums of products of two matrices, whose numbers are vectors: each of these is read once for some
+// rows or columns, instead of once for every term (products of 3 x 3 matrices of float64, one core: 33 cycles each, so
+// 24; of terms and rows as they lie in the caches, `kin,kjn->ijn` of 8, 4, 4 and 1000 float64: 22 us, so 14).
+class Grid {
+  public:
+    Grid() = default;
+    // The loops' strides are those of two factors and the output. `order`: the places of these factors, and of one that
+    // is the same in all rows and terms, among those of the call.
+    Grid(const std::vector<Loop>& loops, const std::vector<std::size_t>& order, const GridTable& kernels);
+
+    bool takes(std::int64_t length) const { return kernels_ != nullptr && length >= kernels_->lanes; }
+    void run(const char* const* in, char* out, std::int64_t length) const;
+
+  private:
+    const GridTable* kernels_ = nullptr;
+    std::vector<std::size_t> order_;
+    std::int64_t terms_ = 0, rows_ = 0, columns_ = 0;  // of a kernel
+    GridSide left_ = {}, right_ = {};
+    Table batch_left_, batch_right_, batch_out_, m_out_, n_out_;
+};
+
 // One call of an inner kernel.
 struct Call {
     FusedFn run;
+    Grid grid;         // runs instead where it takes rows of the length
     FusedBlock block;  // all but the places and the length
     bool wide;
     std::array<std::size_t, max_factors> tensor;  // a factor is a tensor where it lies, or in_scratch ...

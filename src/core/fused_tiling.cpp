@@ -112,6 +112,7 @@ class Tiler {
 
   private:
     int64_t& length() { return tiling_.extent[tiling_.v]; }
+    int64_t length() const { return tiling_.extent[tiling_.v]; }
 
     int64_t most_length(bool packs) const {
         if (packs) return turned_extent;
@@ -256,9 +257,7 @@ class Tiler {
             const double step = static_cast<double>(nest_.stride(tiling_.v, tensor)) / size;
             if (step == 1 || step == 2) return 10 + 6 * static_cast<double>(rows_of(tensor)) + 0.2 * step * numbers;
             if (narrow(tensor)) return 10 + (tensor == nest_.output() ? 2 : 1) * narrow_cycles * size * numbers;
-            for (std::size_t l = 0; l < nest_.loops.size(); ++l)
-                if (nest_.stride(l, tensor) == size_of(nest_.types[tensor]) && tiling_.extent[l] >= 4)
-                    return 10 + turning(tensor, tiling_.extent[l]) * numbers;
+            if (const int64_t run = adjacent(tensor); run >= 4) return 10 + turning(tensor, run) * numbers;
             const bool pages = std::abs(nest_.stride(tiling_.v, tensor)) >= page_bytes;  // one a number
             return 10 + (pages ? 2.5 : 2.0) * numbers;
         };
@@ -269,7 +268,9 @@ class Tiler {
             if (moving(i) > kept && !sums_in_steps()) kept = moving(i), tiling_.kept = i;
         }
         if (tiling_.staged) cycles += moving(nest_.output());
-        if (!tiling_.turned) {
+        if (const double grid = grid_cycles(vectors); grid > 0) {
+            cycles += grid;
+        } else if (!tiling_.turned) {
             const double loads = static_cast<double>(nest_.inputs());
             const double writing = !tiling_.dot ? vectors : known_length() ? 1 : 8;
             const bool lines = std::abs(nest_.stride(tiling_.v, 0)) >= line_bytes;  // one a number
@@ -282,9 +283,42 @@ class Tiler {
         tiling_.cycles = (cycles - kept) * tiles() + kept * tiles(tiling_.kept);
     }
 
+    // Where some vectors are multiplied by some others each, and maybe all by one; 0: they are not.
+    double grid_cycles(double vectors) const {
+        const GridTable& kernels = level().fused->grid[static_cast<int>(nest_.acc)];
+        if (tiling_.dot || one_by_one_ || length() < kernels.lanes || count(true) > terms_in_a_row) return 0;
+        if (!tiling_.staged && count(true) == 1) return 0;
+        int64_t rows = 1, columns = 1, batch = 1;
+        std::vector<std::size_t> sides;
+        for (std::size_t i = 0; i < nest_.inputs(); ++i) {
+            if (!tiling_.vector[i]) return 0;
+            if (rows_of(i) > 1) sides.push_back(i);
+        }
+        if (kernels.side == 0 || sides.size() != 2) return 0;
+        for (std::size_t l = 0; l < nest_.loops.size(); ++l) {
+            if (l == tiling_.v || contracted(nest_.loops[l])) continue;
+            const bool left = nest_.stride(l, sides[0]) != 0, right = nest_.stride(l, sides[1]) != 0;
+            (left && right ? batch : left ? rows : columns) *= tiling_.extent[l];
+        }
+        if (rows * columns == 1) return 0;
+        const int64_t down = ceil_div(rows, kernels.side), across = ceil_div(columns, kernels.side);
+        const double r = static_cast<double>(ceil_div(rows, down)), c = static_cast<double>(ceil_div(columns, across));
+        const double step = std::max(r * c, r + c) / 2 * static_cast<double>(count(true));
+        return static_cast<double>(batch * down * across) * (20 + vectors * (5 + step + r * c));
+    }
+
     bool known_length() const {
         const int bytes = level().vector_bytes;
         return nest_.inputs() <= 2 && tiling_.extent[tiling_.v] * size_of(nest_.acc) <= known_registers(bytes) * bytes;
+    }
+
+    // How many numbers of a tensor's tile are adjacent in memory, for each step of v.
+    int64_t adjacent(std::size_t tensor) const {
+        int64_t run = 1;
+        for (std::size_t l = nest_.loops.size(); l-- > 0;)
+            if (l != tiling_.v && nest_.stride(l, tensor) == run * size_of(nest_.types[tensor]))
+                run *= tiling_.extent[l];
+        return run;
     }
 
     // Whether a tensor lies dense in memory, few numbers for each step of v.

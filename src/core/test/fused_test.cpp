@@ -288,6 +288,37 @@ void narrow_matrices() {
                {DType::f32, DType::f32, DType::f32});
 }
 
+// Products of two matrices for each of some steps, which lie outermost, innermost or between, maybe times a number a
+// step, and maybe some such products side by side: of every size around the grids' and of more terms than they sum.
+void products_of_matrices() {
+    constexpr int64_t sizes[] = {1, 2, 3, 4, 5, 6, 7, 9};
+    enum Label { step, beside, m, n, k };
+    for (int round = 0; round < 4000; ++round) {
+        int64_t extent[5] = {pick(1, chance(20) ? 300 : 70), chance(80) ? 1 : pick(2, 3)};
+        for (const Label label : {m, n, k}) extent[label] = sizes[pick(0, 7)];
+        if (chance(10)) extent[k] = pick(30, 40);
+        constexpr DType types[] = {DType::f64, DType::f32, DType::i64, DType::i32,
+                                   DType::i16, DType::c64, DType::f16, DType::bf16};
+        const DType type = types[pick(0, 7)];
+        const int weights = static_cast<int>(chance(60) ? 0 : pick(1, 2));
+        std::vector<Loop> loops;
+        for (const Label label : {step, beside, m, n, k})
+            loops.push_back({label == k ? Role::contracted : Role::batch, extent[label], {}});
+        const auto dense = [&](std::vector<Label> labels) {
+            std::shuffle(labels.begin(), labels.end(), random_bits);
+            int64_t stride[5] = {}, bytes = size_of(type);
+            for (const Label label : labels) stride[label] = bytes, bytes *= extent[label];
+            for (const Label label : {step, beside, m, n, k}) loops[label].strides.push_back(stride[label]);
+        };
+        dense({step, beside, m, k});
+        dense({step, beside, k, n});
+        for (int w = 0; w < weights; ++w) dense({step});
+        dense({step, beside, m, n});
+        std::shuffle(loops.begin(), loops.end(), random_bits);
+        check_case(make_fused, loops, std::vector<DType>(static_cast<std::size_t>(3 + weights), type));
+    }
+}
+
 // Normal numbers through one kernel with any number of threads: the same bits.
 void any_number_of_threads() {
     constexpr int64_t rows = 3000, columns = 130;
@@ -360,6 +391,7 @@ int main(int argc, char** argv) {
     rows_in_runs();
     sums_of_numbers_apart();
     narrow_matrices();
+    products_of_matrices();
     any_number_of_threads();
     long_sums_are_accurate();
     return failures() != 0;
