@@ -130,8 +130,9 @@ def _lanes_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Machine
     # vector, each from a cache line of its own.
     step = max(m * n, 0.8 * (m * ceil(n / 5) + n * ceil(m / 5)))
     handling = handled * (2.6e-9 * k * (m + n) + 1.5e-8 * ceil(m / 5) * ceil(n / 5) * ceil(k / 64))
-    # Each vector of the output that is not whole is stored by itself.
-    broken = 8e-9 * m * n * _extent(loops, Role.BATCH) / extent if rest else 0.0
+    # A last vector that fills neither the machine's vectors nor half of wide ones is stored by itself.
+    filled = rest * ITEMSIZES[types[2]] in (0, 32)
+    broken = 0.0 if filled else 8e-9 * m * n * _extent(loops, Role.BATCH) / extent
     multiply = multiplied * k * step / machine.vectors_per_second
     return max(multiply + handling + broken, _moving_seconds(loops, types, machine)) + 3e-7
 
