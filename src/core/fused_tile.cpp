@@ -327,8 +327,8 @@ Grid::Grid(const std::vector<Loop>& loops, const std::vector<std::size_t>& order
     if (!m.left.regular() || !n.right.regular() || !k.left.regular() || !k.right.regular()) return;
     kernels_ = &kernels;
     terms_ = k.count;
-    rows_ = ceil_div(m.count, ceil_div(m.count, kernels.side));
-    columns_ = ceil_div(n.count, ceil_div(n.count, kernels.side));
+    rows_ = even_part(m.count, kernels.side);
+    columns_ = even_part(n.count, kernels.side);
     left_ = {nullptr, m.left.stride(), k.left.stride()};
     right_ = {nullptr, n.right.stride(), k.right.stride()};
     batch_left_ = list(groups.batch.left);

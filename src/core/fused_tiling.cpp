@@ -197,7 +197,7 @@ class Tiler {
             const int64_t tried = half < extent && half >= 16 ? half / 8 * 8 : half;  // rows that are summed together
             tiling_.extent[l] = tried;
             if (fits()) {
-                const int64_t even = ceil_div(extent, ceil_div(extent, tried));
+                const int64_t even = even_part(extent, tried);
                 tiling_.extent[l] = tried < 16 ? even : std::min(tried, round_up(even, 16));
                 return;
             }
@@ -301,10 +301,11 @@ class Tiler {
             (left && right ? batch : left ? rows : columns) *= tiling_.extent[l];
         }
         if (rows * columns == 1) return 0;
-        const int64_t down = ceil_div(rows, kernels.side), across = ceil_div(columns, kernels.side);
-        const double r = static_cast<double>(ceil_div(rows, down)), c = static_cast<double>(ceil_div(columns, across));
+        const int64_t down = even_part(rows, kernels.side), across = even_part(columns, kernels.side);
+        const double r = static_cast<double>(down), c = static_cast<double>(across);
         const double step = std::max(r * c, r + c) / 2 * static_cast<double>(count(true));
-        return static_cast<double>(batch * down * across) * (20 + vectors * (5 + step + r * c));
+        return static_cast<double>(batch * ceil_div(rows, down) * ceil_div(columns, across)) *
+               (20 + vectors * (5 + step + r * c));
     }
 
     bool known_length() const {

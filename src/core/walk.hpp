@@ -12,6 +12,10 @@
 namespace einstride {
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+// The largest part, where a count is cut evenly into as few parts as have `most` at most.
+constexpr std::int64_t even_part(std::int64_t count, std::int64_t most) {
+    return ceil_div(count, ceil_div(count, most));
+}
 constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
 
 // A group of loops, outermost first, as one tensor walks it: folded as far as this tensor's strides allow.
