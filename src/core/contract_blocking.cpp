@@ -88,7 +88,7 @@ std::vector<std::int64_t> multiples(std::int64_t stride, std::int64_t count) {
 }
 
 // Rows of the fewest panels of at most `most`, of equal size.
-int even_panels(std::int64_t rows, int most) { return static_cast<int>(ceil_div(rows, ceil_div(rows, most))); }
+int even_panels(std::int64_t rows, int most) { return static_cast<int>(even_part(rows, most)); }
 
 }  // namespace
 
@@ -198,7 +198,7 @@ void Blocking::choose_blocks() {
     // 40 x 40 x 40 x 40 float64, one core: 5.9 ms with 32 of the 40 at a time, 5.6 ms).
     together_ = turn_ > 1 ? tile_.lanes : 1;
     deepest = std::min(deepest, std::max<std::int64_t>(right_block_bytes / (together_ * padded * size_), 32));
-    k_block_ = k_ == 0 ? 1 : round_up(ceil_div(k_, ceil_div(k_, deepest)), k_run_);
+    k_block_ = k_ == 0 ? 1 : round_up(even_part(k_, deepest), k_run_);
     if (turn_ <= max_turn && turn_ % together_ == 0 && turn_ * run_ <= max_task_columns &&
         4 * turn_ * padded * k_block_ * size_ <= 5 * right_block_bytes)
         together_ = turn_;

@@ -52,9 +52,9 @@ class LanePart {
         for (const Loop& loop : loops)
             if (&loop != &vector) groups_.push(loop);
         vectors_ = ceil_div(extent_, tile_.lanes);
-        depth_ = ceil_div(groups_.k.count, ceil_div(groups_.k.count, k_block));
+        depth_ = even_part(groups_.k.count, k_block);
         const std::int64_t m = groups_.m.count, most_rows = max_task_rows / tile_.side * tile_.side;
-        task_m_ = std::min(m, round_up(ceil_div(m, ceil_div(m, most_rows)), tile_.side));
+        task_m_ = std::min(m, round_up(even_part(m, most_rows), tile_.side));
         const std::int64_t per_row = groups_.n.count * groups_.k.count * tile_.lanes;
         const std::int64_t left_vector = task_m_ * depth_ * tile_.lanes * size_;
         together_ = std::clamp<std::int64_t>(left_bytes / left_vector, 1, std::min(vectors_, most_together));

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 
-from .loop import Loop, Role
+from .loop import Loop, Role, volume, walked_as_one
 from .machine import Machine
 from .program import ITEMSIZES
 
@@ -61,8 +62,23 @@ def _fetching(loops: Sequence[Loop], tensor: int, role: Role) -> float:
     """The time that a side of a contraction waits for cache lines that each hold little of it."""
     own = [loop for loop in loops if loop.role is role or loop.role is Role.CONTRACTED]
     nearest = min(own, key=lambda loop: abs(loop.strides[tensor]))
-    elements = prod([loop.extent for loop in own]) * _extent(loops, Role.BATCH)
+    elements = volume(own) * _extent(loops, Role.BATCH)
     return 8e-10 * elements if abs(nearest.strides[tensor]) >= 64 else 1.1e-9 * elements / nearest.extent
+
+
+def _evenly(loops: Sequence[Loop], tensor: int, apart: int) -> int:
+    """How many numbers of a tensor lie so many bytes from one to the next."""
+    count = 1
+    for loop in sorted(loops, key=lambda loop: abs(loop.strides[tensor])):
+        if abs(loop.strides[tensor]) == count * apart:
+            count *= loop.extent
+    return count
+
+
+def _run(loops: Sequence[Loop], tensor: int) -> int:
+    """How many steps of some loops, from the innermost on, a tensor walks as one; all of them: as many as it takes."""
+    count = walked_as_one(loops, tensor)
+    return volume(loops[-count:]) if count < len(loops) else sys.maxsize
 
 
 def _contract_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Machine) -> float:
@@ -75,9 +91,10 @@ def _contract_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Mach
     parts = 1 if _MULTIPLIES[code] == 1 else 2
     columns = 2 * lanes // parts
     vectors, panels = ceil(n * parts / lanes), ceil(n / columns)
-    # A tile of r rows costs r vector multiply-adds a column and k, and at least as long as it takes to load its sides.
+    # A tile of r rows costs r vector multiply-adds a column and k, and at least as long as it takes to load its sides;
+    # one of few rows waits for the right side's vectors as long as eight would.
     tiles = ceil(m / 14) * panels
-    multiply = batch * k * parts * (m * vectors + 2 * tiles) / machine.vectors_per_second
+    multiply = batch * k * parts * (max(m, 8) * vectors + 2 * tiles) / machine.vectors_per_second
     writing = batch * (2e-8 * tiles + 1.5e-9 * m * panels)
     if not _adjacent(loops, types, 2, Role.FREE_RIGHT):
         writing += 1.2e-9 * batch * m * n
@@ -89,12 +106,13 @@ def _contract_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Mach
         packing += 4.2e-9 * batch * k * panels
     # Columns in runs shorter than a tile's are copied and stored run by run (`ji,njk->nik` of 1701 x 3 x 3 float32: 45
     # us, which were predicted to be 13; fused 5).
-    *outer, run = [loop.extent for loop in loops if loop.role is Role.FREE_RIGHT]
-    if outer and run < columns:
+    columns_of = [loop for loop in loops if loop.role is Role.FREE_RIGHT]
+    if (run := _run(columns_of, 1)) < columns:
         packing += batch * k * n * (5e-10 + 3.5e-9 / run)
+    if (run := _run(columns_of, 2)) < columns:
         writing += batch * m * n * (5e-10 + 3.5e-9 / run)
     fetching = _fetching(loops, 0, Role.FREE_LEFT) + _fetching(loops, 1, Role.FREE_RIGHT)
-    return max(multiply + writing + packing + fetching, _moving_seconds(loops, types, machine)) + 2e-7
+    return _overlapped(multiply + writing + packing + fetching, _moving_seconds(loops, types, machine)) + 2e-7
 
 
 def _along(loops: Sequence[Loop]) -> Loop | None:
@@ -139,11 +157,7 @@ def _lanes_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Machine
 
 def _fused_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Machine) -> float:
     compute = min([_fused_compute(loops, vector, types, machine) for vector in loops], default=0.0)
-    moving = _moving_seconds(loops, types, machine)
-    # Neither hides the other wholly. Without that and a price of their own for plain sums, an operand's own labels were
-    # summed after it was multiplied: 1200 random expressions of two to four operands, one core, 0.94 of the time in
-    # the geometric mean; 800 pairs with such labels 1.16 times the better of both orders, and 1.05 so.
-    return max(compute, moving) + 0.2 * min(compute, moving) + 5e-8
+    return _overlapped(compute, _moving_seconds(loops, types, machine)) + 5e-8
 
 
 def _fused_compute(loops: Sequence[Loop], vector: Loop, types: Sequence[int], machine: Machine) -> float:
@@ -158,11 +172,11 @@ def _fused_compute(loops: Sequence[Loop], vector: Loop, types: Sequence[int], ma
     multiplied = len(types) > 2
     if terms > 1:
         per_vector = 1.2 if not multiplied else 2.2 if summed else 2.9
-    # Twice the work for the parts' shuffles (three times was charged: of 2000 random complex expressions 98 are planned
-    # otherwise since, and take 0.87 of the time), and only additions where nothing is multiplied.
     complex_numbers = _MULTIPLIES[code] > 1
-    heavy = 2 if complex_numbers and terms > 1 and multiplied else 1
-    reals = _MULTIPLIES[code] if multiplied else 2 if complex_numbers else 1
+    reals = 1.0
+    if complex_numbers:
+        # The parts are shuffled, too, or only added where nothing is multiplied.
+        reals = (1.3 * 4 if terms > 1 else 4) if multiplied else 2
     calls = points / (min(vector.extent, 2048) * together)
     vectors = points / vector.extent * ceil(vector.extent / _lanes_of(code, machine))
     # Rows and columns of vectors are multiplied by tiles of up to four of each. Fitted to 2300 products of batches of
@@ -173,9 +187,9 @@ def _fused_compute(loops: Sequence[Loop], vector: Loop, types: Sequence[int], ma
         rows, columns = m / ceil(m / 4), n / ceil(n / 4)
         per_vector = 3 * max(1.0, (rows + columns) / (rows * columns)) + 6 / terms
         calls /= rows * columns
-    multiply = vectors * per_vector * heavy * reals / machine.vectors_per_second
+    multiply = vectors * per_vector * reals / machine.vectors_per_second
     turning = sum(_turning(loops, vector, tensor, code) for tensor, code in enumerate(types))
-    return multiply + 4.5e-9 * heavy * calls + turning
+    return multiply + 4.5e-9 * calls + turning
 
 
 def _turning(loops: Sequence[Loop], vector: Loop, tensor: int, code: int) -> float:
@@ -188,8 +202,20 @@ def _turning(loops: Sequence[Loop], vector: Loop, tensor: int, code: int) -> flo
     width = numbers // vector.extent
     if width <= 9 and stride == width * size:
         return 1e-11 * size * numbers
-    in_squares = any(abs(loop.strides[tensor]) == size and loop.extent >= 4 for loop in own)
-    return (1.5e-10 if in_squares else 6e-10) * numbers
+    run = _evenly([loop for loop in own if loop is not vector], tensor, size)
+    if run < 8:
+        return (6e-10 if run < 4 else 3e-10) * numbers
+    return ((1.9e-10 if run < 16 else 1.1e-10) + 1.9e-11 * size) * numbers
+
+
+def _overlapped(computing: float, moving: float) -> float:
+    """The time of what computes while it moves: neither hides the other wholly.
+
+    Without that and a price of their own for plain sums, an operand's own labels were summed after it was multiplied:
+    1200 random expressions of two to four operands, one core, 0.94 of the time in the geometric mean; 800 pairs with
+    such labels 1.16 times the better of both orders, and 1.05 so.
+    """
+    return max(computing, moving) + 0.2 * min(computing, moving)
 
 
 def _bytes_moved(loops: Sequence[Loop], types: Sequence[int]) -> int:
