@@ -104,6 +104,56 @@ def test_extra_memory_is_the_packing_buffers(threads: int) -> None:
         assert peak.python <= 64 << 10, f"an array was allocated outside the engine: {case}"
 
 
+NEEDED = """
+import json, os, re, sys
+os.environ["EINSTRIDE_CACHE_BYTES"] = "0"  # a recycled block may be larger than what is asked for
+import numpy as np
+import einstride
+from einstride import _core
+
+einstride.set_num_threads(int(sys.argv[1]))
+subscripts, shapes, dtype, allowed = json.load(sys.stdin)
+arrays = [np.ones(shape, dtype) for shape in shapes]
+try:
+    einstride.plan(subscripts, *arrays, memory=allowed)
+    needed = allowed
+except einstride.PlanMemoryError as error:
+    needed = int(re.match("([0-9]+) bytes are needed", str(error))[1])
+ready = einstride.plan(subscripts, *arrays, memory=needed)
+_core.reset_memory_peak()
+before = _core.memory_held()
+ready(*arrays)
+json.dump([needed, _core.memory_peak() - before], sys.stdout)
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("subscripts", "shapes", "dtype", "intermediates"),
+    [
+        ("ij,jk->ik", [(900, 1000), (1000, 800)], "float64", 0),
+        ("ij,jk->ki", [(900, 1000), (1000, 800)], "float16", 0),
+        ("ij,jk->ik", [(10, 300_000), (300_000, 12)], "float32", 0),
+        ("ijb,jkb->ikb", [(64, 64, 100), (64, 64, 100)], "float32", 0),
+        ("i,i,ijk,ilk->ijl", [(50_000,), (50_000,), (50_000, 3, 3), (50_000, 3, 3)], "float64", 0),
+        ("ij,ij->", [(2000, 2000)] * 2, "float32", 0),
+        ("ij,jk,kl->il", [(300, 400), (400, 300), (300, 200)], "float32", 400 * 200 * 4),
+    ],
+)
+def test_what_memory_bounds_is_what_a_call_takes(
+    subscripts: str, shapes: list[tuple[int, ...]], dtype: str, intermediates: int, threads: int
+) -> None:
+    given = json.dumps([subscripts, shapes, dtype, intermediates])
+    command = [sys.executable, "-c", NEEDED, str(threads)]
+    needed, taken = json.loads(
+        subprocess.run(command, check=True, stdout=subprocess.PIPE, input=given, text=True).stdout
+    )
+    pages = 4096 * (threads + 3)  # memory is taken by pages
+    assert intermediates < needed
+    # A thread that finds no task left takes nothing.
+    assert (needed - intermediates) / threads - pages <= taken - intermediates <= needed - intermediates + pages
+
+
 def test_extra_memory_does_not_grow_with_the_operands() -> None:
     # Both wide enough that both sides are packed in several full spans, of which the large one has more.
     small, large = (Case("ij,jk->ik", [(size, size)] * 2, ["float32"] * 2, ["F", "F"]) for size in (3300, 5000))

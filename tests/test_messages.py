@@ -324,6 +324,12 @@ PLAIN: list[tuple[str, Call, type[EinsumError], str]] = [
     ("a path that ends early", long_path, PathError, "leaves 2 arrays"),
     ("memory", lambda: einsum("i->", ones(3), memory=-1), OptionError, "memory=-1 is not a number of bytes"),
     ("too little memory", lambda: chain(79999), PlanMemoryError, "need 80000 bytes.*memory=79999"),
+    (
+        "too little memory for buffers",
+        lambda: chain(80000),
+        PlanMemoryError,
+        "[0-9]+ bytes are needed at one time, 80000 for intermediates and [0-9]+ for packing buffers, .*memory=80000",
+    ),
     ("read-only out", lambda: einsum("i->i", ones(3), out=np.broadcast_to(1.0, 3)), OutputError, "out= is read-only"),
     (
         "out of another shape",

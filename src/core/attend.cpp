@@ -63,6 +63,8 @@ class Forward final : public Attention<T> {
             &job, monitor);
     }
 
+    std::int64_t memory() const override { return threads_for(batch_ * blocks_) * room_bytes(); }
+
   private:
     struct Room {
         Block block;
@@ -92,13 +94,17 @@ class Forward final : public Attention<T> {
         return room;
     }
 
+    std::int64_t room_bytes() const {
+        Arena count(nullptr);
+        lay(count);
+        return static_cast<std::int64_t>(count.used());
+    }
+
     void task(char* const* tensors, std::int64_t index) const {
         // The last queries come first: where they see the most keys, they would otherwise be waited for.
         const Entry entry = {tensors, index / blocks_};
         const std::int64_t first = (blocks_ - 1 - index % blocks_) * query_block_;
-        Arena count(nullptr);
-        lay(count);
-        Arena arena(scratch(count.used()));
+        Arena arena(scratch(static_cast<std::size_t>(room_bytes())));
         Room room = lay(arena);
         Block& block = room.block;
         this->cut_panels(block, entry, first, std::min(query_block_, queries_ - first));

@@ -69,11 +69,16 @@ class Gradient final : public Attention<T> {
     bool run(char* const* tensors, const Monitor& monitor) const override {
         Job job = {this, tensors, nullptr};
         if (splits_ == 1) return parallel_for(groups_, run_group, &job, monitor);
-        Workspace partial(static_cast<std::size_t>(batch_ * splits_ * sums_size() * size));
+        Workspace partial(static_cast<std::size_t>(batch_ * splits_ * sums_bytes()));
         job.partial = reinterpret_cast<T*>(partial.data());
         const double most = monitor.from + 0.95 * (monitor.to - monitor.from);
         return parallel_for(batch_ * splits_, run_split, &job, {monitor.poll, monitor.context, monitor.from, most}) &&
                parallel_for(batch_, combine, &job, {monitor.poll, monitor.context, most, monitor.to});
+    }
+
+    std::int64_t memory() const override {
+        if (splits_ == 1) return threads_for(groups_) * (sums_bytes() + room_bytes());
+        return batch_ * splits_ * sums_bytes() + threads_for(batch_ * splits_) * room_bytes();
     }
 
   private:
@@ -98,7 +103,7 @@ class Gradient final : public Attention<T> {
         const Job& job = *static_cast<Job*>(context);
         const Gradient& self = *job.self;
         const std::int64_t entries = self.batch_ / self.groups_;
-        Workspace memory(static_cast<std::size_t>(self.sums_size() * size));
+        Workspace memory(static_cast<std::size_t>(self.sums_bytes()));
         T* const sums = reinterpret_cast<T*>(memory.data());
         for (std::int64_t batch = index * entries; batch < (index + 1) * entries; ++batch) {
             const Entry entry = {job.tensors, batch};
@@ -164,10 +169,15 @@ class Gradient final : public Attention<T> {
         return room;
     }
 
-    void task(const Entry& entry, std::int64_t split, T* sums) const {
+    std::int64_t sums_bytes() const { return sums_size() * size; }
+    std::int64_t room_bytes() const {
         Arena count(nullptr);
         lay(count);
-        Arena arena(scratch(count.used()));
+        return static_cast<std::int64_t>(count.used());
+    }
+
+    void task(const Entry& entry, std::int64_t split, T* sums) const {
+        Arena arena(scratch(static_cast<std::size_t>(room_bytes())));
         const Room room = lay(arena);
         std::fill(sums, sums + sums_size(), T(0));
         // Parts take blocks in turn, so that each has as many that see many keys.

@@ -153,6 +153,9 @@ NB_MODULE(_core, m) {
                     "numpy.typing.NDArray[typing.Any]) -> None"),
             "Fill `out`. The arrays must have the shapes, strides and dtypes the program was lowered for.\n"
             "Raises MemoryError and KeyboardInterrupt.")
+        .def("memory", &Program::memory,
+             "Bytes that running takes with so many threads as are set now: intermediates, packing buffers, partial\n"
+             "sums and offsets.")
         .def_ro("long_running", &Program::long_running)
         .def_ro("workspace", &Program::workspace);
 

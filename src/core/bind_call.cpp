@@ -524,7 +524,8 @@ Args:
     out: The array to fill and return; it may overlap an operand.
     dtype, order, casting: As in numpy.einsum; but with order 'K' a contraction of C-contiguous operands is in C order.
     optimize: ``"auto"`` takes the order of least predicted time; whatever numpy.einsum accepts keeps its meaning.
-    memory: The most bytes that intermediates may take.
+    memory: The most bytes that may be taken besides the operands and the result: by intermediates and, with so many
+        threads as are set now, by packing buffers.
 
 Returns:
     A new array; `out`; a writeable view of a lone operand of which nothing is summed; or a scalar, when no

@@ -36,7 +36,7 @@ class Contract final : public Kernel, Blocking {
         const auto aligned = [this](const char* at) {
             return reinterpret_cast<std::uintptr_t>(at) % static_cast<std::uintptr_t>(real_size_) == 0;
         };
-        const Workspace partial(splits_ > 1 ? static_cast<std::size_t>(splits_ * batch_ * m_ * n_ * size_) : 0);
+        const Workspace partial(static_cast<std::size_t>(partial_bytes()));
         const Job job = {tensors[0],
                          tensors[1],
                          tensors[2],
@@ -52,6 +52,14 @@ class Contract final : public Kernel, Blocking {
         if (!parallel_for(tasks_ * splits_, [&](std::int64_t index) { task(job, index); }, monitor)) return false;
         if (splits_ > 1) combine(job);
         return true;
+    }
+
+    std::int64_t memory() const override {
+        const Job job = {nullptr, nullptr, nullptr, nullptr, direct_left_, direct_right_, direct_out_};
+        if (shared_) return RoomSizes(*this, job, m_span_, n_span_, n_span_).all;
+        const std::int64_t rows = std::min(task_m_, m_), columns = std::min(task_n_, n_);
+        return partial_bytes() +
+               threads_for(tasks_ * splits_) * RoomSizes(*this, job, rows, columns, std::min(columns, n_block_)).all;
     }
 
   private:
@@ -133,32 +141,41 @@ class Contract final : public Kernel, Blocking {
         std::int64_t *m_left, *m_out, *m_sums, *n_right, *n_out, *n_sums, *k_left, *k_right;
     };
 
-    // In one piece from `take_bytes`; `block` columns of the right side are packed at a time.
+    // Its bytes; `block` columns of the right side are packed at a time.
+    struct RoomSizes {
+        std::int64_t left, right, sums, panels, heights, offsets, all;
+
+        RoomSizes(const Contract& self, const Job& job, std::int64_t rows, std::int64_t columns, std::int64_t block)
+            : left(lines(job.direct_left ? 0 : round_up(rows, self.rows_) * self.left_row())),
+              right(
+                  lines((job.direct_right ? 1 : (self.carries_ ? 2 : 1) * self.panels_in(block)) * self.right_panel())),
+              sums(lines(self.buffered_ ? rows * columns * self.size_ : 0)),
+              panels(lines(self.panels_in(columns) * static_cast<std::int64_t>(sizeof(Panel)))),
+              heights(lines(ceil_div(rows, self.rows_) * static_cast<std::int64_t>(sizeof(Offsets)))),
+              offsets(lines((3 * rows + 3 * columns + (self.listed_ + 1) * self.k_block_) *
+                            static_cast<std::int64_t>(sizeof(std::int64_t)))),
+              all(left + right + sums + panels + heights + offsets) {}
+
+        static std::int64_t lines(std::int64_t bytes) { return round_up(bytes, line_bytes); }
+    };
+
+    // In one piece from `take_bytes`.
     template <class Take>
     Room room_for(const Job& job, std::int64_t rows, std::int64_t columns, std::int64_t block, Take take_bytes) const {
-        const std::int64_t bytes[] = {
-            job.direct_left ? 0 : round_up(rows, rows_) * left_row(),
-            (job.direct_right ? 1 : (carries_ ? 2 : 1) * panels_in(block)) * right_panel(),
-            buffered_ ? rows * columns * size_ : 0,
-            panels_in(columns) * static_cast<std::int64_t>(sizeof(Panel)),
-            ceil_div(rows, rows_) * static_cast<std::int64_t>(sizeof(Offsets)),
-            (3 * rows + 3 * columns + (listed_ + 1) * k_block_) * static_cast<std::int64_t>(sizeof(std::int64_t)),
-        };
-        std::int64_t total = 0;
-        for (const std::int64_t part : bytes) total += round_up(part, 64);
-        char* at = take_bytes(static_cast<std::size_t>(total));
-        const auto take = [&at](std::int64_t part) {
+        const RoomSizes sizes(*this, job, rows, columns, block);
+        char* at = take_bytes(static_cast<std::size_t>(sizes.all));
+        const auto take = [&at](std::int64_t bytes) {
             char* taken = at;
-            at += round_up(part, 64);
+            at += bytes;
             return taken;
         };
         Room room = {};
-        room.left = take(bytes[0]);
-        room.right = take(bytes[1]);
-        room.sums = take(bytes[2]);
-        room.panels = reinterpret_cast<Panel*>(take(bytes[3]));
-        room.heights = reinterpret_cast<Offsets*>(take(bytes[4]));
-        room.m_left = reinterpret_cast<std::int64_t*>(take(bytes[5]));
+        room.left = take(sizes.left);
+        room.right = take(sizes.right);
+        room.sums = take(sizes.sums);
+        room.panels = reinterpret_cast<Panel*>(take(sizes.panels));
+        room.heights = reinterpret_cast<Offsets*>(take(sizes.heights));
+        room.m_left = reinterpret_cast<std::int64_t*>(take(sizes.offsets));
         room.m_out = room.m_left + rows;
         room.m_sums = room.m_out + rows;
         room.n_right = room.m_sums + rows;
@@ -168,6 +185,8 @@ class Contract final : public Kernel, Blocking {
         room.k_right = room.k_left + listed_ * k_block_;
         return room;
     }
+
+    std::int64_t partial_bytes() const { return splits_ > 1 ? splits_ * batch_ * m_ * n_ * size_ : 0; }
 
     void task(const Job& job, std::int64_t index) const {
         const std::int64_t split = index / tasks_;

@@ -74,12 +74,16 @@ class Fused final : public Kernel {
   public:
     Fused(const std::vector<Loop>& loops, const std::vector<DType>& types);
     bool run(char* const* tensors, const Monitor& monitor) const override;
+    std::int64_t memory() const override { return partials_bytes() + threads_for(tasks()) * memory_bytes_; }
 
   private:
     struct Work {
         char* const* tensors;
         char* partials;  // the sums of parts x cells, where cells are split into parts
     };
+
+    int64_t tasks() const { return serial_ ? 1 : ceil_div(cell_count_, task_cells_) * parts_; }
+    int64_t partials_bytes() const { return parts_ > 1 ? cell_count_ * parts_ * sum_bytes_ : 0; }
 
     void cut();
     void split();
@@ -366,13 +370,13 @@ bool Fused::run(char* const* tensors, const Monitor& monitor) const {
         run_cells({tensors, nullptr}, 0, cell_count_, 0);
         return true;
     }
-    const Workspace partials(parts_ > 1 ? static_cast<std::size_t>(cell_count_ * parts_ * sum_bytes_) : 0);
+    const Workspace partials(static_cast<std::size_t>(partials_bytes()));
     const Work work{tensors, partials.data()};
     const auto task = [&](int64_t index) {
         const int64_t first = index / parts_ * task_cells_;
         run_cells(work, first, std::min(first + task_cells_, cell_count_), index % parts_);
     };
-    if (!parallel_for(ceil_div(cell_count_, task_cells_) * parts_, task, monitor)) return false;
+    if (!parallel_for(tasks(), task, monitor)) return false;
     if (parts_ > 1) combine(work);
     return true;
 }

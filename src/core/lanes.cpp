@@ -77,6 +77,14 @@ class LanePart {
     }
 
   public:
+    // That a task of so many rows takes: panels of both sides, and offsets.
+    std::int64_t task_bytes(std::int64_t rows) const {
+        const std::int64_t lanes = together_ * tile_.lanes;
+        const std::int64_t offsets = 2 * (rows + groups_.n.count + groups_.k.count + lanes) + tile_.side * depth_;
+        return (rows + tile_.side) * depth_ * lanes * size_ + offsets * static_cast<std::int64_t>(sizeof(offsets));
+    }
+    std::int64_t memory() const { return threads_for(tasks()) * task_bytes(task_m_); }
+
     void task(char* const* tensors, std::int64_t index) const {
         const std::int64_t m0 = index % m_tasks_ * task_m_;
         index /= m_tasks_;
@@ -89,8 +97,7 @@ class LanePart {
         const std::int64_t left_panels = rows * depth_ * vector, right_panel = tile_.side * depth_ * vector;
         const std::int64_t panels = together_ * (left_panels + right_panel);
         const std::int64_t lanes = together_ * tile_.lanes;
-        char* memory = scratch(static_cast<std::size_t>(
-            panels + (2 * (rows + columns + k + lanes) + tile_.side * depth_) * static_cast<std::int64_t>(sizeof(k))));
+        char* memory = scratch(static_cast<std::size_t>(task_bytes(rows)));
         char* const rights = memory + together_ * left_panels;
         std::int64_t* offsets = reinterpret_cast<std::int64_t*>(memory + panels);
         const auto place = [&offsets](const Walk& walk, std::int64_t first, std::int64_t count) {
@@ -241,6 +248,13 @@ class Lanes final : public Kernel {
                 index < first ? parts_.front().task(tensors, index) : parts_.back().task(tensors, index - first);
             },
             monitor);
+    }
+
+    // Parts share a thread's scratch memory.
+    std::int64_t memory() const override {
+        std::int64_t bytes = 0;
+        for (const LanePart& part : parts_) bytes = std::max(bytes, part.memory());
+        return bytes;
     }
 
   private:

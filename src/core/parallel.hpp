@@ -38,6 +38,11 @@ bool parallel_for(std::int64_t tasks, Body body, const Monitor& monitor) {
 bool interrupted();
 
 int num_threads();
+// How many of them share so many tasks.
+inline std::int64_t threads_for(std::int64_t tasks) {
+    const std::int64_t threads = num_threads();
+    return tasks < threads ? tasks : threads;
+}
 void set_num_threads(int count);  // count >= 1
 
 }  // namespace einstride

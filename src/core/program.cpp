@@ -1,5 +1,7 @@
 #include "program.hpp"
 
+#include <algorithm>
+
 namespace einstride {
 
 bool Program::run(char* const* tensors, const Monitor& monitor) const {
@@ -20,6 +22,12 @@ bool Program::run(char* const* tensors, const Monitor& monitor) const {
         if (!step.kernel->run(arguments.data(), Monitor{monitor.poll, monitor.context, from, done / all})) return false;
     }
     return true;
+}
+
+std::int64_t Program::memory() const {
+    std::int64_t most = 0;
+    for (const Step& step : steps) most = std::max(most, step.kernel->memory());
+    return workspace + most;
 }
 
 }  // namespace einstride

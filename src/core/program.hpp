@@ -17,6 +17,9 @@ class Kernel {
     virtual ~Kernel() = default;
     // tensors: the inputs' first elements, then the output's. False when the monitor stopped it.
     virtual bool run(char* const* tensors, const Monitor& monitor) const = 0;
+    // Bytes that all threads together take meanwhile: packing buffers, partial sums and offsets. Numbers that do not
+    // lie at multiples of their size may be packed besides.
+    virtual std::int64_t memory() const = 0;
 };
 
 // `types` has one entry a tensor, inputs first, output last; every loop has as many strides.
@@ -46,6 +49,8 @@ struct Program {
 
     // Throws std::bad_alloc. False when the monitor stopped it.
     bool run(char* const* tensors, const Monitor& monitor) const;
+    // Bytes that running takes: the intermediates' and the most of any step.
+    std::int64_t memory() const;
 };
 
 }  // namespace einstride

@@ -37,6 +37,12 @@ class Program:
         Raises MemoryError and KeyboardInterrupt.
         """
 
+    def memory(self) -> int:
+        """
+        Bytes that running takes with so many threads as are set now: intermediates, packing buffers, partial
+        sums and offsets.
+        """
+
     @property
     def long_running(self) -> bool: ...
 

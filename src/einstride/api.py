@@ -117,10 +117,14 @@ class Plan:
     @property
     def program(self) -> Program | None:
         """The steps and their kernels for the planned strides; None for dtypes that the engine leaves to NumPy."""
+        lowered = self._lowered()
+        return lowered and lowered[0]
+
+    def _lowered(self) -> tuple[Program, _core.Program] | None:
         if type_code(self.dtype) is None:
             return None
         _, strides = layout(self.problem, self.strides, self.dtypes, "K", self.dtype.itemsize)
-        return _lowered(self.problem, self.tree, (self.strides, self.dtypes), (self.dtype, strides))[0]
+        return _lowered(self.problem, self.tree, (self.strides, self.dtypes), (self.dtype, strides))
 
     def explain(self) -> str:
         """In plain text, per step: labels by role, extents, kernel and why, flops, bytes, predicted time."""
@@ -172,9 +176,8 @@ def plan(
     allowed = _memory_key(memory)
     problem, tree = _planned(form, tuple(shapes), wanted, _optimize_key(optimize), allowed)
     planned = Plan(problem, tree, dtypes, wanted, tuple(strides))
-    needed = planned.program
-    if allowed is not None and needed is not None and needed.workspace > allowed:
-        raise PlanMemoryError(_needs(problem, needed.workspace, allowed))
+    if lowered := planned._lowered():
+        _check_memory(problem, lowered, allowed)
     return planned
 
 
@@ -483,15 +486,19 @@ def _program(
     written: tuple[DType, tuple[int, ...]],
     memory: int | None,
 ) -> tuple[Program, _core.Program]:
-    program, compiled = _lowered(problem, tree, read, written)
-    if memory is not None and program.workspace > memory:
-        raise PlanMemoryError(_needs(problem, program.workspace, memory))
-    return program, compiled
+    lowered = _lowered(problem, tree, read, written)
+    _check_memory(problem, lowered, memory)
+    return lowered
 
 
-def _needs(problem: Problem, needed: int, allowed: int) -> str:
-    needs = f"the intermediates need {needed} bytes at one time"
-    return f"{needs}, but memory={allowed} was allowed\n  {problem.expression}"
+def _check_memory(problem: Problem, lowered: tuple[Program, _core.Program], allowed: int | None) -> None:
+    program, compiled = lowered
+    if allowed is not None and (needed := compiled.memory()) > allowed:
+        buffers = needed - program.workspace
+        raise PlanMemoryError(
+            f"{needed} bytes are needed at one time, {program.workspace} for intermediates and {buffers} for packing "
+            f"buffers, but memory={allowed} was allowed\n  {problem.expression}"
+        )
 
 
 def _check_planned(planned: Plan, arrays: Sequence[Array], dtype: object, optimize: object) -> None:

@@ -13,6 +13,7 @@
 
 #include "check.hpp"
 #include "level.hpp"
+#include "memory.hpp"
 #include "program.hpp"
 
 namespace einstride {
@@ -163,7 +164,11 @@ inline void check_case(Make make, const std::vector<Loop>& loops, const std::vec
     std::vector<char*> places;
     for (Tensor& tensor : tensors) places.push_back(tensor.at());
     const std::unique_ptr<Kernel> kernel = make(loops, types);
+    // A thread's scratch is whole pages, and a recycled block up to a quarter larger than what is asked for.
+    const int64_t held = memory_held(), most = kernel->memory() + kernel->memory() / 4 + (num_threads() + 2) * 4096;
+    reset_memory_peak();
     CHECK(kernel->run(places.data(), Monitor{}));
+    CHECK(memory_peak() - held <= most);
 
     bool equal = true;
     every_point(outer, 0, at, [&](const std::vector<int64_t>& base) {

@@ -83,7 +83,7 @@ def search(problem: Problem, optimize: Optimize = "auto", budget: Budget | None 
             largest //= 2
     needed = workspace(problem, tree) * budget.itemsize
     raise PlanMemoryError(
-        f"the intermediates need {needed} bytes at one time, but memory={budget.memory} was allowed\n"
+        f"the intermediates alone need {needed} bytes at one time, but memory={budget.memory} was allowed\n"
         f"  {problem.expression}"
     )
 
