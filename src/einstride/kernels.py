@@ -76,7 +76,7 @@ def _evenly(loops: Sequence[Loop], tensor: int, apart: int) -> int:
 
 
 def _run(loops: Sequence[Loop], tensor: int) -> int:
-    """How many steps of some loops, from the innermost on, a tensor walks as one; all of them: as many as it takes."""
+    """How many steps of some loops, from the innermost on, a tensor walks as one; no limit where it walks all so."""
     count = walked_as_one(loops, tensor)
     return volume(loops[-count:]) if count < len(loops) else sys.maxsize
 
