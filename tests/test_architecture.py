@@ -23,6 +23,8 @@ SECOND = (
     "program",
     "kernels",
     "predict",
+    "step",
+    "arrange",
     "lower",
     "array",
     "run",

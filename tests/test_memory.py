@@ -3,7 +3,8 @@
 The bound: 4 MiB of packing buffers a thread, for two threads at least (contract_blocking.cpp: at most 1.6 MiB of panels
 of the left side, 1 MiB of the right, 1 MiB of sums the output's type cannot hold, the rest offsets; or 3 MiB of panels
 that all share), and 2
-MiB of partial sums in all where a long contracted label is cut. It does not grow with the operands.
+MiB of partial sums in all where a long contracted label is cut. It does not grow with the operands. A copy of an input
+or of the output that is small beside the other tensors has 1 MiB at the most, and only two can be small.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ THREADS = 2
 
 
 def bound(threads: int) -> int:
-    return 4 * MIB * max(threads, 2) + 2 * MIB
+    return 4 * MIB * max(threads, 2) + 2 * MIB + 2 * MIB
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ def two_operands() -> Iterator[Case]:
     yield Case("ij,jk->ik", [(1, 3000), (3000, 2000)], ["float64"] * 2, ["C", "F"])
     yield Case("ijb,jkb->ikb", [(30, 40, 2000), (40, 20, 2000)], ["float32"] * 2, ["C", "C"])
     yield Case("ij,ij->j", [(3000, 1500)] * 2, ["float64"] * 2, ["C", "F"])
+    yield Case("cad,abdc->ba", [(64, 80, 25), (80, 90, 25, 64)], ["float64"] * 2, ["C", "C"])
+    yield Case("dab,cd->cba", [(70, 300, 400), (3, 70)], ["float32"] * 2, ["C", "C"])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])

@@ -78,6 +78,8 @@ class Plan:
         dtypes: what each operand must be.
         dtype: what the result is.
         strides: the byte strides per operand that `program` is for; a call with others runs a program of its own.
+        memory: the bytes that intermediates and packing buffers may take at one time, in any such program; None for
+            any number.
 
     >>> p = plan("ij,jk->ik", (3, 4), (4, 5))
     >>> p(np.ones((3, 4)), np.ones((4, 5))).shape
@@ -93,6 +95,7 @@ class Plan:
     dtypes: tuple[DType, ...]
     dtype: DType
     strides: Strides
+    memory: int | None = None
 
     def __call__(self, *operands: object, out: Array | None = None) -> Any:
         """The result for arrays of the planned shapes and dtypes, or ``out`` filled with it.
@@ -101,6 +104,7 @@ class Plan:
             ShapeError: there are more or fewer operands, or one has another shape.
             OperandTypeError: an operand has another dtype.
             OutputError: ``out`` has the wrong shape or is read-only.
+            PlanMemoryError: arrays that lie otherwise than planned need more than ``memory``.
         """
         return einsum(self, *operands, out=out)
 
@@ -117,14 +121,14 @@ class Plan:
     @property
     def program(self) -> Program | None:
         """The steps and their kernels for the planned strides; None for dtypes that the engine leaves to NumPy."""
-        lowered = self._lowered()
-        return lowered and lowered[0]
+        loaded = self._load()
+        return loaded and loaded[0]
 
-    def _lowered(self) -> tuple[Program, _core.Program] | None:
+    def _load(self) -> tuple[Program, _core.Program] | None:
         if type_code(self.dtype) is None:
             return None
         _, strides = layout(self.problem, self.strides, self.dtypes, "K", self.dtype.itemsize)
-        return _lowered(self.problem, self.tree, (self.strides, self.dtypes), (self.dtype, strides))
+        return _program(self.problem, self.tree, (self.strides, self.dtypes), (self.dtype, strides), self.memory)
 
     def explain(self) -> str:
         """In plain text, per step: labels by role, extents, kernel and why, flops, bytes, predicted time."""
@@ -175,9 +179,8 @@ def plan(
         check_cast(item, number, wanted, "safe")
     allowed = _memory_key(memory)
     problem, tree = _planned(form, tuple(shapes), wanted, _optimize_key(optimize), allowed)
-    planned = Plan(problem, tree, dtypes, wanted, tuple(strides))
-    if lowered := planned._lowered():
-        _check_memory(problem, lowered, allowed)
+    planned = Plan(problem, tree, dtypes, wanted, tuple(strides), allowed)
+    planned._load()
     return planned
 
 
@@ -258,6 +261,7 @@ def _einsum(
     if isinstance(form, Plan):
         _check_planned(form, arrays, dtype, optimize)
         problem, tree, wanted = form.problem, form.tree, form.dtype
+        allowed = form.memory if allowed is None else allowed
     else:
         wanted = result_type(arrays, out, dtype)
         shapes = tuple([array.shape for array in arrays])
@@ -468,10 +472,11 @@ def _lowered(
     tree: Tree,
     read: tuple[Strides, tuple[DType, ...]],
     written: tuple[DType, tuple[int, ...]],
+    arranges: bool = True,
 ) -> tuple[Program, _core.Program]:
     """The program for operands, and a result, of these dtypes and byte strides."""
     *codes, code = [type_code(dtype) for dtype in (*read[1], written[0])]
-    program = lower(problem, tree, read[0], codes, code, written[1], detect())  # type: ignore[arg-type]
+    program = lower(problem, tree, read[0], codes, code, written[1], detect(), arranges)  # type: ignore[arg-type]
     return program, load_program(program)
 
 
@@ -486,19 +491,20 @@ def _program(
     written: tuple[DType, tuple[int, ...]],
     memory: int | None,
 ) -> tuple[Program, _core.Program]:
+    """The same within so many bytes: without copies in another order, if they are what is too much."""
     lowered = _lowered(problem, tree, read, written)
-    _check_memory(problem, lowered, memory)
-    return lowered
-
-
-def _check_memory(problem: Problem, lowered: tuple[Program, _core.Program], allowed: int | None) -> None:
-    program, compiled = lowered
-    if allowed is not None and (needed := compiled.memory()) > allowed:
-        buffers = needed - program.workspace
-        raise PlanMemoryError(
-            f"{needed} bytes are needed at one time, {program.workspace} for intermediates and {buffers} for packing "
-            f"buffers, but memory={allowed} was allowed\n  {problem.expression}"
-        )
+    if memory is None or lowered[1].memory() <= memory:
+        return lowered
+    plain = _lowered(problem, tree, read, written, False)
+    if plain[1].memory() <= memory:
+        return plain
+    program, compiled = min(lowered, plain, key=lambda loaded: loaded[1].memory())
+    needed = compiled.memory()
+    buffers = needed - program.workspace
+    raise PlanMemoryError(
+        f"{needed} bytes are needed at one time, {program.workspace} for intermediates and {buffers} for packing "
+        f"buffers, but memory={memory} was allowed\n  {problem.expression}"
+    )
 
 
 def _check_planned(planned: Plan, arrays: Sequence[Array], dtype: object, optimize: object) -> None:

@@ -39,12 +39,14 @@ class Step:
             intermediates.
         types: the dtype code of each slot.
         loops: every loop with one byte stride per slot.
+        arranges: it only copies a tensor of the next step, or the result of the last one, into another order.
     """
 
     kernel: str
     slots: tuple[int, ...]
     types: tuple[int, ...]
     loops: tuple[Loop, ...]
+    arranges: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,11 @@ class Program:
     type: int
     cleared: bool
     seconds: float
+
+    @property
+    def kernels(self) -> list[str]:
+        """The kernels that make the nodes of the tree, in order."""
+        return [step.kernel for step in self.steps if not step.arranges]
 
 
 def verify(program: Program) -> None:

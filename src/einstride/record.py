@@ -436,7 +436,11 @@ def _kernels(row: Row, operands: Sequence[Any], result: Any, options: dict[str, 
     if options.get("out") is None and any(np.may_share_memory(result, array) for array in arrays):
         return "view"
     program = row.plan.program if row.plan is not None else None
-    return "+".join(dict.fromkeys(step.kernel for step in program.steps)) if program is not None else "numpy"
+    return (
+        "+".join(dict.fromkeys(step.kernel for step in program.steps if not step.arranges))
+        if program is not None
+        else "numpy"
+    )
 
 
 def _unlike(result: Any, like: tuple[type, Any]) -> str:

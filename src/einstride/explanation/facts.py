@@ -70,7 +70,9 @@ class StepFacts:
         cost: its flops and bytes.
         kernel: the kernel's id; None where the engine has nothing to run.
         about: what the kernel, or what stands in for it, does.
-        seconds: predicted for one core; None without a kernel.
+        copied: the tensors, by place in ``names``, that are copied in another order: inputs before the kernel runs, the
+            output from what it made.
+        seconds: predicted for one core, with the copies; None without a kernel.
         others: the other kernels that could run the step, with their predictions, the best first.
         measured: seconds, if it was run.
     """
@@ -84,6 +86,7 @@ class StepFacts:
     cost: Cost
     kernel: str | None
     about: str
+    copied: tuple[int, ...]
     seconds: float | None
     others: tuple[tuple[str, float], ...]
     measured: float | None
@@ -233,6 +236,7 @@ def _steps(
     problem, tree = plan.problem, plan.tree
     labels = node_labels(problem, tree)
     last = len(labels) - 1
+    runs = _runs(lowered, tree.operands)
     node_names = [*names, *(f"step {number}" for number in range(1, len(tree.groups))), "output"]
     steps: list[StepFacts] = []
     for number, group in enumerate(tree.groups):
@@ -244,7 +248,8 @@ def _steps(
             roles[role_of(label, inputs, labels[node])].append(label)
         flops = step_flops(inputs, labels[node], problem.extents)
         moved = step_elements(inputs, labels[node], problem.extents) * plan.dtype.itemsize
-        kernel, about, seconds, others = _kernel(lowered[number]) if lowered else (None, instead, None, ())
+        ran = runs[number] if runs else None
+        kernel, about, seconds, others = _kernel(ran) if ran else (None, instead, None, ())
         steps.append(
             StepFacts(
                 number + 1,
@@ -256,22 +261,54 @@ def _steps(
                 Cost(flops, moved, 0),
                 kernel,
                 about,
+                tuple(place for place, part in enumerate((*group, node)) if ran and part in ran.copied),
                 seconds,
                 others,
-                measured.steps[number] if measured and measured.steps else None,
+                sum(measured.steps[index] for index in ran.indices) if ran and measured else None,
             )
         )
     return tuple(steps)
 
 
-def _kernel(step: Step) -> tuple[str, str, float, tuple[tuple[str, float], ...]]:
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What makes a node: a step, and those that copy tensors for it; the nodes copied, and all steps' indices."""
+
+    step: Step
+    copies: tuple[Step, ...]
+    copied: tuple[int, ...]
+    indices: tuple[int, ...]
+
+
+def _runs(steps: Sequence[Step], operands: int) -> list[_Run]:
+    """A program's steps by the node that they make, of nodes that follow the operands."""
+    runs: list[_Run] = []
+    nodes = {operand: operand for operand in range(operands)}
+    started = 0
+    last = max((index for index, step in enumerate(steps) if not step.arranges), default=0)
+    for index, step in enumerate(steps):
+        if step.arranges:
+            continue
+        node = operands + len(runs)
+        end = len(steps) if index == last else index + 1
+        nodes[step.slots[-1]] = node
+        copies = (*steps[started:index], *steps[index + 1 : end])
+        copied = tuple(nodes[copy.slots[0]] for copy in copies)
+        runs.append(_Run(step, copies, copied, tuple(range(started, end))))
+        started = end
+    return runs
+
+
+def _kernel(run: _Run) -> tuple[str, str, float, tuple[tuple[str, float], ...]]:
     """The kernel of a step, what it does and its time, and those of the others that could run the step."""
     machine = detect()
-    about = {kernel.id: kernel.about for kernel in KERNELS}
+    table = {kernel.id: kernel for kernel in KERNELS}
+    step = run.step
+    copying = sum(table[copy.kernel].estimate(copy.loops, copy.types, machine) for copy in run.copies)
     seconds = {
-        kernel.id: kernel.estimate(step.loops, step.types, machine)
+        kernel.id: kernel.estimate(step.loops, step.types, machine) + copying
         for kernel in KERNELS
         if kernel.accepts(step.loops, step.types, machine)
     }
     others = sorted((pair for pair in seconds.items() if pair[0] != step.kernel), key=lambda pair: pair[1])
-    return step.kernel, about[step.kernel], seconds[step.kernel], tuple(others)
+    return step.kernel, table[step.kernel].about, seconds[step.kernel], tuple(others)

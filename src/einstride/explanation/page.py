@@ -17,7 +17,7 @@ from .facts import ROLES, Facts, LabelFacts, StepFacts, is_lettered, pieces
 from .network import network
 from .roofline import roofline
 from .svg import label_class
-from .text import duration, naive, peak, places, scaled, total_time, work
+from .text import copied, duration, naive, peak, places, scaled, total_time, work
 
 if TYPE_CHECKING:
     from . import Explanation
@@ -179,7 +179,8 @@ def _step_cells(facts: Facts, step: StepFacts) -> Iterator[str]:
     else:
         others = [f"{name} would take {duration(seconds)}" for name, seconds in step.others]
         reason = ", ".join(others) or "no other kernel takes such a step"
-        yield f"<div><b>{step.kernel}</b><small>{escape(step.about)}</small><small>{reason}</small></div>"
+        told = [step.about, reason, *(f"copied: {line}" for line in copied(step))]
+        yield f"<div><b>{step.kernel}</b>{''.join(f'<small>{escape(line)}</small>' for line in told)}</div>"
     yield scaled(step.cost.flops)
     yield scaled(step.cost.bytes, "B")
     yield f"{intensity(step.cost):.3g}"

@@ -91,6 +91,14 @@ def why(step: StepFacts) -> str:
     return f"{duration(step.seconds)} predicted; {', '.join(others) or 'no other kernel takes such a step'}"
 
 
+def copied(step: StepFacts) -> list[str]:
+    """What is copied besides, because it is small and walked faster so."""
+    *inputs, output = step.names
+    names = [inputs[place] for place in step.copied if place < len(inputs)]
+    said = [f"{', '.join(names)}, first, into the order that the largest tensor lies in"] if names else []
+    return said + [f"{output}, last, from the order that it is made in"] * (len(inputs) in step.copied)
+
+
 def work(cost: Cost) -> str:
     """Flops, bytes and the ratio of the two."""
     return f"{scaled(cost.flops)}flops, {scaled(cost.bytes, 'B')} moved, {intensity(cost):.3g} flops a byte"
@@ -164,6 +172,8 @@ def _steps(facts: Facts) -> Iterator[str]:
         rows.append(
             ("kernel", step.about) if step.kernel is None else ("kernel", f"{step.kernel}: {step.about}", why(step))
         )
+        if told := copied(step):
+            rows.append(("copied", *told))
         rows.append(("cost", work(step.cost)))
         if step.measured is not None:
             rows.append(("measured", duration(step.measured)))

@@ -79,7 +79,7 @@ def kernel_of(made: Plan, ours: Array, stop: Stop) -> str:
     """The kernels that ran, in order; a result that lies in an operand's memory needed none."""
     if any(np.shares_memory(ours, array) for array in stop.arrays):
         return "view"
-    return ", ".join(step.kernel for step in made.program.steps) if made.program else "numpy"
+    return ", ".join(made.program.kernels) if made.program else "numpy"
 
 
 def timed(first: Callable[[], Any], second: Callable[[], Any], seconds: float) -> tuple[float, float]:
