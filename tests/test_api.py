@@ -416,7 +416,7 @@ def test_a_plan_says_what_it_will_do() -> None:
     assert planned.cost.flops == 2 * (2 * 100 * 100 + 2 * 100 * 90)
     assert planned.cost.peak >= 8 * (2 * 100 + 2 * 90)
     assert planned.program is not None
-    assert len(planned.program.steps) == len(planned.tree.groups) == 2
+    assert len(planned.program.kernels) == len(planned.tree.groups) == 2
     assert "il" in planned.explain()
     assert plan("i->", (3,), dtype=object).program is None
 

@@ -410,9 +410,16 @@ class Contract final : public Kernel, Blocking {
                 if (job.direct_right)
                     b = reads(panel.right) ? Side{block.right + panel.right.at[0] + block.p0 * right_lies_, right_lies_}
                                            : Side{packed, right_packed_};
+                // All tiles of the first rows fetch the panel after theirs: other rows find it in cache.
+                const bool first_rows = right_apart_ && i == rows.from && q + 1 < panels;
+                if (first_rows) {
+                    ahead = {};
+                    ahead.add(b.at + (&panel)[1].right.at[0] - panel.right.at[0], lines_[1]);
+                }
                 write_tile(target, *height, panel.out, depth * parts_, a, walk, b, block.add, ahead.now(),
                            carries_ ? next_carry(room, carrying) : nullptr);
-                ahead.advance(lines_a_tile_, tile_.fetches ? depth * parts_ : 0);
+                ahead.advance(first_rows ? static_cast<std::int64_t>(lines_[1].size()) : lines_a_tile_,
+                              tile_.fetches ? depth * parts_ : 0);
             }
         }
     }

@@ -219,6 +219,27 @@ void right_side_carried() {
     product(2, 30, 24, 241, DType::f64, -2);
 }
 
+// A right side that is read where it lies and whose rows are pages apart: its panels are fetched ahead, of k blocks
+// that are shorter where it is larger than the caches, by the first rows of several, and to a panel that is left over.
+void right_side_apart() {
+    const auto product = [](int64_t batch, int64_t m, int64_t n, int64_t k, DType type) {
+        const int64_t size = size_of(type), row = size * n + 64;
+        check_case(make_contract,
+                   {{Role::batch, batch, {size * m * k, row * k, size * m * n}},
+                    {Role::free_left, m, {size * k, 0, size * n}},
+                    {Role::free_right, n, {0, size, size}},
+                    {Role::contracted, k, {size, row, 0}}},
+                   {type, type, type});
+    };
+    for (const int threads : {1, 3}) {
+        set_num_threads(threads);
+        product(1, 9, 3001, 140, DType::f32);
+        product(2, 27, 1500, 150, DType::f64);
+        product(1, 3, 2100, 3100, DType::f32);
+        product(1, 5, 1031, 301, DType::i32);
+    }
+}
+
 int main(int argc, char** argv) {
     const int rounds = argc > 1 ? std::atoi(argv[1]) : 1500;
     for (int i = 0; i < rounds; ++i) {
@@ -230,5 +251,6 @@ int main(int argc, char** argv) {
     sides_packed_together();
     rows_turned_along_k();
     right_side_carried();
+    right_side_apart();
     return failures() != 0;
 }
