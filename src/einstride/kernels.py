@@ -96,7 +96,8 @@ def _contract_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Mach
     tiles = ceil(m / 14) * panels
     multiply = batch * k * parts * (max(m, 8) * vectors + 2 * tiles) / machine.vectors_per_second
     writing = batch * (2e-8 * tiles + 1.5e-9 * m * panels)
-    if not _adjacent(loops, types, 2, Role.FREE_RIGHT):
+    columns_of = [loop for loop in loops if loop.role is Role.FREE_RIGHT]
+    if abs(columns_of[-1].strides[2]) != ITEMSIZES[code]:
         writing += 1.2e-9 * batch * m * n
     # A side that is read seldom is read where it lies, if it is real and, on the right, adjacent along n.
     packing = 0.0
@@ -106,7 +107,6 @@ def _contract_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Mach
         packing += 4.2e-9 * batch * k * panels
     # Columns in runs shorter than a tile's are copied and stored run by run (`ji,njk->nik` of 1701 x 3 x 3 float32: 45
     # us, which were predicted to be 13; fused 5).
-    columns_of = [loop for loop in loops if loop.role is Role.FREE_RIGHT]
     if (run := _run(columns_of, 1)) < columns:
         packing += batch * k * n * (5e-10 + 3.5e-9 / run)
     if (run := _run(columns_of, 2)) < columns:
