@@ -13,7 +13,6 @@ from einstride.array import (
     Array,
     as_operand,
     axis_order,
-    dense_strides,
     is_contiguous,
     is_direct,
     load,
@@ -23,7 +22,7 @@ from einstride.array import (
 )
 from einstride.errors import OperandTypeError
 from einstride.expression import parse
-from einstride.problem import Problem, bind
+from einstride.problem import Problem, bind, dense_strides
 from einstride.program import DTYPES
 
 FLOAT = np.dtype(float)

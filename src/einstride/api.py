@@ -20,7 +20,6 @@ from .array import (
     check_cast,
     check_options,
     check_out,
-    dense_strides,
     is_direct,
     layout,
     load,
@@ -45,7 +44,7 @@ from .expression import Shape, ordered_labels, parse, parse_interleaved
 from .lower import lower
 from .machine import detect
 from .predict import step_seconds
-from .problem import Problem, bind, checked_size, summed_broadcasts
+from .problem import Problem, bind, checked_size, dense_strides, summed_broadcasts
 from .program import ITEMSIZES, Program, intermediate_type
 from .run import load_program, run_namespace
 from .search import Budget, Optimize, search
@@ -495,7 +494,7 @@ def _program(
     lowered = _lowered(problem, tree, read, written)
     if memory is None or lowered[1].memory() <= memory:
         return lowered
-    plain = _lowered(problem, tree, read, written, False)
+    plain = _lowered(problem, tree, read, written, arranges=False)
     if plain[1].memory() <= memory:
         return plain
     program, compiled = min(lowered, plain, key=lambda loaded: loaded[1].memory())

@@ -13,9 +13,9 @@ from math import prod
 
 from .expression import Label
 from .machine import Machine
-from .problem import Problem
+from .problem import Problem, dense_strides
 from .program import ITEMSIZES, Step, intermediate_type
-from .step import Tensor, dense_strides, step_of
+from .step import Tensor, step_of
 
 # Steps that take less are left as they are: what a further step costs would be felt.
 LEAST_SECONDS = 5e-6
@@ -41,10 +41,10 @@ def arranged(
     ``plain`` is the step, with its seconds, that walks them as they lie.
     """
     copies: dict[int, Tensor] = {}
-    least, copying = _charged(*plain), 0.0
-    now = list(tensors)
     if plain[1] < LEAST_SECONDS:
         return copies
+    least, copying = _charged(*plain), 0.0
+    now = list(tensors)
     for position in positions:
         kept, spent = now[position], copying
         for copy in _orders(problem, tensors, position):
@@ -98,6 +98,5 @@ def _orders(problem: Problem, tensors: Sequence[Tensor], position: int) -> Itera
     for order in dict.fromkeys([(*lacking, *shared), (*shared, *lacking)]):
         if list(order) != lies:
             # Broadcast labels stay so.
-            yield Tensor(
-                own.slot, kind, {**dict.fromkeys(own.strides, 0), **dense_strides(problem, order, ITEMSIZES[kind])}
-            )
+            dense = dense_strides(problem.extents, order, ITEMSIZES[kind])
+            yield Tensor(own.slot, kind, {label: dense[label] for label in own.strides})

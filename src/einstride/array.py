@@ -11,7 +11,7 @@ import numpy as np
 
 from .errors import OperandTypeError, OptionError, OutputError, ShapeError, SizeError, nearest
 from .expression import Label, Shape
-from .problem import INT64_MAX, Problem, axis_strides, output_shape
+from .problem import INT64_MAX, Problem, axis_strides, dense_strides, output_shape
 from .program import DTYPES
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -278,19 +278,6 @@ def _looser(source: DType, target: DType, casting: str) -> str:
 def is_direct(out: Array, dtype: DType, arrays: Sequence[Array]) -> bool:
     """Whether a program may write its result into a checked ``out`` as it goes: the right type, memory of its own."""
     return out.dtype == dtype and not any(np.may_share_memory(out, array) for array in arrays)
-
-
-def dense_strides(shape: Sequence[int], order: Sequence[int], itemsize: int) -> tuple[int, ...]:
-    """Strides in bytes of an array without gaps whose axes lie in memory in ``order``, outermost first.
-
-    >>> dense_strides((2, 3, 5), (2, 0, 1), 8)
-    (24, 8, 48)
-    """
-    strides = [0] * len(shape)
-    for axis in reversed(order):
-        strides[axis] = itemsize
-        itemsize *= shape[axis] or 1
-    return tuple(strides)
 
 
 def is_contiguous(shape: Shape, strides: Sequence[int], itemsize: int, fortran: bool = False) -> bool:

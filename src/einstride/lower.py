@@ -9,9 +9,9 @@ from math import prod
 from .arrange import arranged, copy_step, elements
 from .expression import Label
 from .machine import Machine
-from .problem import Problem, axis_strides, output_strides
+from .problem import Problem, axis_strides, dense_strides, output_strides
 from .program import ITEMSIZES, Program, Step, intermediate_type
-from .step import Tensor, dense_strides, step_of
+from .step import Tensor, step_of
 from .tree import Tree, node_labels
 
 ALIGNMENT = 64
@@ -50,7 +50,8 @@ def lower(
         else:
             order = _intermediate_order(problem, inputs, labels[node])
             kept_type = intermediate_type(result_type)
-            made = writer.place(Tensor(-1, kept_type, dense_strides(problem, order, ITEMSIZES[kept_type])))
+            dense = dense_strides(problem.extents, order, ITEMSIZES[kept_type])
+            made = writer.place(Tensor(-1, kept_type, {label: dense[label] for label in order}))
         # The order of an intermediate is chosen in any case.
         writer.make([*inputs, made], range(len(inputs) + last) if arranges else ())
         for tensor in inputs:
@@ -95,11 +96,8 @@ class _Writer:
         copies = arranged(self._problem, tensors, fixed, step, self._machine)
         placed = {position: self.place(copy) for position, copy in copies.items()}
         if placed:
-            step = step_of(
-                self._problem,
-                [placed.get(position, tensor) for position, tensor in enumerate(tensors)],
-                self._machine,
-            )
+            arranged_tensors = [placed.get(position, tensor) for position, tensor in enumerate(tensors)]
+            step = step_of(self._problem, arranged_tensors, self._machine)
         output = len(tensors) - 1
         for position, copy in placed.items():
             if position < output:

@@ -191,3 +191,17 @@ def _fits(inputs: Sequence[tuple[Label, ...]], shapes: Sequence[Shape]) -> bool:
     pairs = {pair for term, shape in zip(inputs, shapes, strict=True) for pair in zip(term, shape, strict=True)}
     labels = [label for label, extent in pairs if extent != 1]
     return len(set(labels)) == len(labels)
+
+
+def dense_strides(extents: Sequence[int], order: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    """Strides in bytes, per axis or label, of elements that lie without gaps in ``order``, outermost first; 0 for what
+    is not in it.
+
+    >>> dense_strides((2, 3, 5), (2, 0, 1), 8), dense_strides((2, 3, 5), (2, 0), 8)
+    ((24, 8, 48), (8, 0, 16))
+    """
+    strides = [0] * len(extents)
+    for axis in reversed(order):
+        strides[axis] = itemsize
+        itemsize *= extents[axis] or 1
+    return tuple(strides)

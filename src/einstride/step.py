@@ -39,15 +39,6 @@ class Tensor:
     strides: Mapping[Label, int]
 
 
-def dense_strides(problem: Problem, order: Sequence[Label], itemsize: int) -> dict[Label, int]:
-    """Byte strides of labels that lie without gaps in this order, outermost first."""
-    strides: dict[Label, int] = {}
-    for label in reversed(order):
-        strides[label] = itemsize
-        itemsize *= problem.extents[label]
-    return strides
-
-
 def step_of(problem: Problem, tensors: Sequence[Tensor], machine: Machine) -> tuple[Step, float]:
     """The step that makes the last of some tensors from the others, and the seconds one core is expected to take."""
     *inputs, made = tensors

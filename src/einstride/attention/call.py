@@ -19,7 +19,6 @@ from ..array import (
     DType,
     as_operand,
     check_out,
-    dense_strides,
     is_direct,
     load,
     native,
@@ -28,7 +27,7 @@ from ..array import (
 )
 from ..errors import OperandTypeError, OptionError, ShapeError, SubscriptsError
 from ..expression import Label, Shape
-from ..problem import axis_strides, checked_size, terms
+from ..problem import axis_strides, checked_size, dense_strides, terms
 from .local import LOWER_RIGHT, UPPER_LEFT, Chunks, Window, limits
 from .roles import Attention, Role, bind_attention
 

@@ -96,7 +96,9 @@ def copied(step: StepFacts) -> list[str]:
     *inputs, output = step.names
     names = [inputs[place] for place in step.copied if place < len(inputs)]
     said = [f"{', '.join(names)}, first, into the order that the largest tensor lies in"] if names else []
-    return said + [f"{output}, last, from the order that it is made in"] * (len(inputs) in step.copied)
+    if len(inputs) in step.copied:
+        said.append(f"{output}, last, from the order that it is made in")
+    return said
 
 
 def work(cost: Cost) -> str:
