@@ -411,7 +411,7 @@ class Contract final : public Kernel, Blocking {
                     b = reads(panel.right) ? Side{block.right + panel.right.at[0] + block.p0 * right_lies_, right_lies_}
                                            : Side{packed, right_packed_};
                 // All tiles of the first rows fetch the panel after theirs: other rows find it in cache.
-                const bool first_rows = right_apart_ && i == rows.from && q + 1 < panels;
+                const bool first_rows = right_ahead_ && i == rows.from && q + 1 < panels;
                 if (first_rows) {
                     ahead = {};
                     ahead.add(b.at + (&panel)[1].right.at[0] - panel.right.at[0], lines_[1]);

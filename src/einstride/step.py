@@ -24,10 +24,10 @@ LEAST_VECTORS = 2
 MOST_SHARED_BYTES = 128 << 10
 # Columns are walked as they lie on the right side, and written apart, where k is so many times m: each is then read
 # more often than it is written (`eba,ecd->adcb` of 418 x 3 x 20 x 16 x 1447 float64, 2 threads, 40 ms as the output
-# lies and 14 so; `dab,cd->cba` of 27 x 615 x 17 x 289 10.9 and 3.4). Where the output's runs are too short for vectors
-# and the right side's do not divide into parts, less is enough.
+# lies and 14 so; `dab,cd->cba` of 27 x 615 x 17 x 289 10.9 and 3.4). Where the output's runs are too short for vectors,
+# less is enough (1083 products of two loops of columns: 1.09 of the better order's time, for 2 to 4 alike).
 LEAST_DEPTH = 8
-LEAST_DEPTH_UNDIVIDED = 2
+LEAST_DEPTH_SHORT = 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +94,12 @@ def _columns(loops: Sequence[Loop], m: int, k: int, size: int, lanes: int) -> li
     """The loops of n in the order in which tiles have their columns; the right side's elements have ``size`` bytes."""
     as_written, as_read = nest(loops, -1), nest(loops, 1)
     run = as_written[-1].extent if loops else 0
-    lies = bool(loops) and as_read[-1].strides[1] == size and as_read[-1].extent >= lanes
-    if lies and k >= LEAST_DEPTH * m and (run < lanes or walked_as_one(as_read, 1) == len(loops)):
+    adjacent = as_read[-1].extent if loops and as_read[-1].strides[1] == size else 0
+    if adjacent >= lanes and k >= LEAST_DEPTH * m and (run < lanes or walked_as_one(as_read, 1) == len(loops)):
         return as_read
     if run % lanes == 0 or run >= 3 * lanes:
         return next_to_innermost(as_written, 1, size)
-    if 8 * k < m:
-        return as_written
-    return tile_adjacent(as_written, 1, size) or (as_read if k >= LEAST_DEPTH_UNDIVIDED * m else as_written)
+    return as_read if adjacent and k >= LEAST_DEPTH_SHORT * m else as_written
 
 
 def _walked_apart(loops: Mapping[Role, Sequence[Loop]], tensors: Sequence[Tensor], machine: Machine) -> list[Loop]:

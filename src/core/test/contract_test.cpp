@@ -219,9 +219,10 @@ void right_side_carried() {
     product(2, 30, 24, 241, DType::f64, -2);
 }
 
-// A right side that is read where it lies and whose rows are pages apart: its panels are fetched ahead, of k blocks
-// that are shorter where it is larger than the caches, by the first rows of several, and to a panel that is left over.
-void right_side_apart() {
+// A right side that is read where it lies and comes from memory: its panels are fetched ahead, by the first rows of
+// several, and to a panel that is left over; where rows are pages apart, of k blocks that are shorter if it is larger
+// than the caches. A batch of small ones counts as one.
+void right_side_ahead() {
     const auto product = [](int64_t batch, int64_t m, int64_t n, int64_t k, DType type) {
         const int64_t size = size_of(type), row = size * n + 64;
         check_case(make_contract,
@@ -237,7 +238,25 @@ void right_side_apart() {
         product(2, 27, 1500, 150, DType::f64);
         product(1, 3, 2100, 3100, DType::f32);
         product(1, 5, 1031, 301, DType::i32);
+        product(3, 17, 203, 700, DType::f64);
+        product(5, 31, 500, 210, DType::f32);
     }
+}
+
+// The right side's adjacent numbers belong to the loop around the columns' innermost one, whose runs are turned into
+// panels unless they are too short, or lack too many columns for so many rows.
+void columns_in_runs() {
+    for (const DType type : {DType::f32, DType::f64})
+        for (const int64_t run : {3, 6, 9, 15, 18, 40})
+            for (const int64_t m : {2, 70}) {
+                const int64_t size = size_of(type), around = 19, k = 23, n = around * run;
+                check_case(make_contract,
+                           {{Role::free_left, m, {size * k, 0, size * n}},
+                            {Role::free_right, around, {0, size, size * run}},
+                            {Role::free_right, run, {0, size * around * k, size}},
+                            {Role::contracted, k, {size, size * around, 0}}},
+                           {type, type, type});
+            }
 }
 
 int main(int argc, char** argv) {
@@ -251,6 +270,7 @@ int main(int argc, char** argv) {
     sides_packed_together();
     rows_turned_along_k();
     right_side_carried();
-    right_side_apart();
+    right_side_ahead();
+    columns_in_runs();
     return failures() != 0;
 }
