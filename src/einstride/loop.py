@@ -99,21 +99,3 @@ def next_to_innermost(loops: Sequence[Loop], tensor: int, itemsize: int) -> list
         if abs(loop.strides[tensor]) == itemsize:
             return [*loops[:index], *loops[index + 1 : -1], loop, loops[-1]]
     return list(loops)
-
-
-def tile_adjacent(loops: Sequence[Loop], tensor: int, itemsize: int) -> list[Loop]:
-    """Keep a tensor's adjacent elements together: split the loop along them, unless it is the innermost already, and
-    put a part of about a cache line innermost. Empty if it has no such part.
-
-    >>> loops = [Loop(Role.FREE_RIGHT, 32, (8, 256)), Loop(Role.FREE_RIGHT, 32, (256, 8))]
-    >>> [loop.extent for loop in tile_adjacent(loops, 0, 8)]
-    [4, 32, 8]
-    """
-    for index, loop in enumerate(loops[:-1]):
-        if abs(loop.strides[tensor]) == itemsize and loop.extent > 1:
-            part = next((part for part in (8, 16, 4, 10, 12, 6, 5, 7, 9) if loop.extent % part == 0), 1)
-            if part == 1:
-                return []
-            outer = Loop(loop.role, loop.extent // part, tuple([stride * part for stride in loop.strides]))
-            return [*loops[:index], outer, *loops[index + 1 :], Loop(loop.role, part, loop.strides)]
-    return list(loops)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .expression import Label
 from .kernels import choose
-from .loop import Loop, Role, fold, nest, next_to_innermost, tile_adjacent, volume, walked_as_one
+from .loop import Loop, Role, fold, nest, next_to_innermost, volume, walked_as_one
 from .machine import Machine
 from .problem import Problem
 from .program import ITEMSIZES, Step
@@ -69,25 +69,19 @@ def _loops(problem: Problem, tensors: Sequence[Tensor], machine: Machine) -> lis
         return [*nest(loops[Role.BATCH], -1), *nest(loops[Role.CONTRACTED], 0)]
 
     # A group of loops that two tensors walk is nested as the one wants it that is walked more often: m by the output
-    # rather than the left side when there is more of n than of k, and so on. The other one's adjacent elements are
-    # then kept together, or each of its cache lines is fetched once for every element it holds: the right side's next
-    # to the innermost loop of n, where packing turns them, or, if that loop is too short for vectors, in a tile.
+    # rather than the left side when there is more of n than of k, and so on. The right side's adjacent elements are
+    # kept next to the innermost loop of n, where packing turns them, or each cache line is fetched once for every
+    # element it holds.
     m, n, k = (volume(loops[role]) for role in (Role.FREE_LEFT, Role.FREE_RIGHT, Role.CONTRACTED))
-    left, right, out = (ITEMSIZES[tensor.type] for tensor in tensors)
-    free_right = _columns(loops[Role.FREE_RIGHT], m, k, right, machine.vector_bytes // out)
+    lanes = machine.vector_bytes // ITEMSIZES[made.type]
+    free_right = _columns(loops[Role.FREE_RIGHT], m, k, ITEMSIZES[tensors[1].type], lanes)
     batch, free_left = nest(loops[Role.BATCH], -1), nest(loops[Role.FREE_LEFT], -1 if n > k else 0)
     apart = _walked_apart(loops, tensors, machine)
     if apart:
         free_left = [loop for loop in free_left if loop not in apart]
         free_right = [loop for loop in free_right if loop not in apart]
         batch = nest([*batch, *(Loop(Role.BATCH, loop.extent, loop.strides) for loop in apart)], -1)
-    contracted = nest(loops[Role.CONTRACTED], 1 if n > m else 0)
-    return [
-        *batch,
-        *free_left,
-        *free_right,
-        *(tile_adjacent(contracted, 0 if n > m else 1, left if n > m else right) or contracted),
-    ]
+    return [*batch, *free_left, *free_right, *nest(loops[Role.CONTRACTED], 1 if n >= m else 0)]
 
 
 def _columns(loops: Sequence[Loop], m: int, k: int, size: int, lanes: int) -> list[Loop]:
