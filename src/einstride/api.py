@@ -501,8 +501,8 @@ def _program(
     needed = compiled.memory()
     buffers = needed - program.workspace
     raise PlanMemoryError(
-        f"{needed} bytes are needed at one time, {program.workspace} for intermediates and {buffers} for packing "
-        f"buffers, but memory={memory} was allowed\n  {problem.expression}"
+        f"{needed} bytes are needed at one time, {program.workspace} for intermediates and copies and "
+        f"{buffers} for packing buffers, but memory={memory} was allowed\n  {problem.expression}"
     )
 
 
