@@ -26,7 +26,7 @@ MOST_SHARED_BYTES = 128 << 10
 # more often than it is written (`eba,ecd->adcb` of 418 x 3 x 20 x 16 x 1447 float64, 2 threads, 40 ms as the output
 # lies and 14 so; `dab,cd->cba` of 27 x 615 x 17 x 289 10.9 and 3.4). Where the output's runs are neither whole vectors
 # nor three of them, less is enough. Within 0.01 of the best bounds for 1083 products in short runs and 586 in long
-# ones, which take 1.09 and 1.05 times the better order's time so.
+# ones, which take 1.09 and 1.05 times the best order's time so.
 LEAST_DEPTH = 8
 LEAST_DEPTH_SHORT = 2.5
 
