@@ -1,10 +1,10 @@
 """Extra memory of two-operand contractions: the packing buffers and nothing else, whatever the layouts.
 
 The bound: 4 MiB of packing buffers a thread, for two threads at least (contract_blocking.cpp: at most 1.6 MiB of panels
-of the left side, 1 MiB of the right, 1 MiB of sums the output's type cannot hold, the rest offsets; or 3 MiB of panels
-that all share), and 2
-MiB of partial sums in all where a long contracted label is cut. It does not grow with the operands. A copy of an input
-or of the output that is small beside the other tensors has 1 MiB at the most, and only two can be small.
+of the left side, 1 MiB of the right, 1 MiB of sums that the output cannot hold yet, the rest offsets; or 3 MiB of
+panels that all share), and 2 MiB of partial sums in all where a long contracted label is cut. It does not grow with the
+operands. A copy of an input or of the output that is small beside the other tensors has 1 MiB at the most, and only two
+can be small.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ def two_operands() -> Iterator[Case]:
     yield Case("ij,jk->ik", [(10, 300_000), (300_000, 12)], ["float64"] * 2, ["C", "C"])
     yield Case("ij,jk->ik", [(1, 3000), (3000, 2000)], ["float64"] * 2, ["C", "F"])
     yield Case("ijb,jkb->ikb", [(30, 40, 2000), (40, 20, 2000)], ["float32"] * 2, ["C", "C"])
+    yield Case("aij,jka->ika", [(5, 300, 400), (400, 300, 5)], ["float64"] * 2, ["C", "C"])
     yield Case("ij,ij->j", [(3000, 1500)] * 2, ["float64"] * 2, ["C", "F"])
     yield Case("cad,abdc->ba", [(64, 80, 25), (80, 90, 25, 64)], ["float64"] * 2, ["C", "C"])
     yield Case("dab,cd->cba", [(70, 300, 400), (3, 70)], ["float32"] * 2, ["C", "C"])
@@ -138,6 +139,7 @@ json.dump([needed, _core.memory_peak() - before], sys.stdout)
         ("ij,jk->ki", [(900, 1000), (1000, 800)], "float16", 0),
         ("ij,jk->ik", [(10, 300_000), (300_000, 12)], "float32", 0),
         ("ijb,jkb->ikb", [(64, 64, 100), (64, 64, 100)], "float32", 0),
+        ("aij,jka->ika", [(5, 300, 400), (400, 300, 5)], "float32", 0),
         ("i,i,ijk,ilk->ijl", [(50_000,), (50_000,), (50_000, 3, 3), (50_000, 3, 3)], "float64", 0),
         ("ij,ij->", [(2000, 2000)] * 2, "float32", 0),
         ("ij,jk,kl->il", [(300, 400), (400, 300), (300, 200)], "float32", 400 * 200 * 4),

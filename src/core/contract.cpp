@@ -149,10 +149,10 @@ class Contract final : public Kernel, Blocking {
             : left(lines(job.direct_left ? 0 : round_up(rows, self.rows_) * self.left_row())),
               right(
                   lines((job.direct_right ? 1 : (self.carries_ ? 2 : 1) * self.panels_in(block)) * self.right_panel())),
-              sums(lines(self.buffered_ ? rows * columns * self.size_ : 0)),
+              sums(lines(self.buffered_ ? self.interleaved_ * rows * columns * self.size_ : 0)),
               panels(lines(self.panels_in(columns) * static_cast<std::int64_t>(sizeof(Panel)))),
               heights(lines(ceil_div(rows, self.rows_) * static_cast<std::int64_t>(sizeof(Offsets)))),
-              offsets(lines((3 * rows + 3 * columns + (self.listed_ + 1) * self.k_block_) *
+              offsets(lines(((2 + self.interleaved_) * rows + 3 * columns + (self.listed_ + 1) * self.k_block_) *
                             static_cast<std::int64_t>(sizeof(std::int64_t)))),
               all(left + right + sums + panels + heights + offsets) {}
 
@@ -177,7 +177,7 @@ class Contract final : public Kernel, Blocking {
         room.heights = reinterpret_cast<Offsets*>(take(sizes.heights));
         room.m_left = reinterpret_cast<std::int64_t*>(take(sizes.offsets));
         room.m_out = room.m_left + rows;
-        room.m_sums = room.m_out + rows;
+        room.m_sums = room.m_out + interleaved_ * rows;
         room.n_right = room.m_sums + rows;
         room.n_out = room.n_right + columns;
         room.n_sums = room.n_out + columns;
@@ -194,16 +194,18 @@ class Contract final : public Kernel, Blocking {
         const std::int64_t n0 = index % n_tasks_ * task_n_;
         index /= n_tasks_;
         const std::int64_t m0 = index % m_tasks_ * task_m_;
-        const std::int64_t b0 = index / m_tasks_ * batches_;
+        const std::int64_t b0 = index / m_tasks_ * batches_, b1 = std::min(b0 + batches_, batch_);
         const std::int64_t rows = std::min(task_m_, m_ - m0), columns = std::min(task_n_, n_ - n0);
         const std::int64_t k0 = split * split_k_, k1 = std::min(k_, k0 + split_k_);
 
         const Room room = room_for(job, rows, columns, std::min(columns, n_block_), scratch);
         list_offsets(room, m0, rows, n0, columns);
         Target target = output(job, room);
+        const std::int64_t together = interleaved_ > 1 ? b1 - b0 : 1;
+        if (together > 1) interleave(room.m_out, rows, b0, together);
         if (job.partial != nullptr || buffered_) {
-            // Sums that the output cannot hold yet are kept as the compute type, row by row.
-            const std::int64_t row = (job.partial != nullptr ? n_ : columns) * size_;
+            // Sums that the output cannot hold yet are kept as the compute type, row by row of each product.
+            const std::int64_t row = (job.partial != nullptr ? n_ : together * columns) * size_;
             for (std::int64_t i = 0; i < rows; ++i) room.m_sums[i] = i * row;
             for (std::int64_t j = 0; j < columns; ++j) room.n_sums[j] = j * size_;
             const DType storage = storage_of(acc_);
@@ -217,7 +219,6 @@ class Contract final : public Kernel, Blocking {
         }
 
         cut_panels(room, target, rows, columns);
-        const std::int64_t b1 = std::min(b0 + batches_, batch_);
         const auto block_at = [&](std::int64_t b, std::int64_t p) {
             return Block{job.left + groups_.batch.left.at(b),
                          job.right + groups_.batch.right.at(b),
@@ -235,11 +236,12 @@ class Contract final : public Kernel, Blocking {
         char *packed = room.right, *packed_next = room.right + (carries_ ? panels_in(columns) * right_panel() : 0);
         bool is_packed = false;
         for (std::int64_t b = b0; b < b1; ++b) {
-            char* out = job.out + groups_.batch.out.at(b);
             if (job.partial != nullptr)
                 target.base = job.partial + (((split * batch_ + b) * m_ + m0) * n_ + n0) * size_;
-            else if (!buffered_)
-                target.base = out;
+            else if (buffered_)
+                target.base = room.sums + (b - b0) % together * columns * size_;
+            else
+                target.base = job.out + groups_.batch.out.at(b);
             for (std::int64_t p0 = k0; p0 < k1; p0 += k_block_) {
                 const Block block = block_at(b, p0);
                 const std::int64_t depth = block.depth;
@@ -265,8 +267,9 @@ class Contract final : public Kernel, Blocking {
                 is_packed = carrying.panels > 0;
                 if (is_packed) std::swap(packed, packed_next);
             }
-            if (buffered_ && job.partial == nullptr)
-                convert_.store(out, slice(room.m_out, rows), slice(room.n_out, columns), room.sums, columns);
+            if (buffered_ && job.partial == nullptr && (b + 1 == b1 || interleaved_ == 1))
+                convert_.store(job.out + groups_.batch.out.at(b + 1 - together), slice(room.m_out, together * rows),
+                               slice(room.n_out, columns), room.sums, columns);
         }
         if (streamed_) level_.fence();
     }
@@ -336,6 +339,16 @@ class Contract final : public Kernel, Blocking {
         groups_.m.out.fill(m0, rows, room.m_out);
         groups_.n.right.fill(n0, columns, room.n_right);
         groups_.n.out.fill(n0, columns, room.n_out);
+    }
+
+    // Of each row, where it lies in each of some products from b0 on.
+    void interleave(std::int64_t* rows_out, std::int64_t rows, std::int64_t b0, std::int64_t products) const {
+        std::int64_t apart[max_interleaved];
+        groups_.batch.out.fill(b0, products, apart);
+        for (std::int64_t i = rows - 1; i >= 0; --i) {
+            const std::int64_t row = rows_out[i] - apart[0];
+            for (std::int64_t p = 0; p < products; ++p) rows_out[i * products + p] = row + apart[p];
+        }
     }
 
     Target output(const Job& job, const Room& room) const {

@@ -39,6 +39,9 @@ constexpr std::int64_t most_tasks_a_thread = 4;
 constexpr std::int64_t few_products = 32;
 constexpr std::int64_t max_splits = 16;
 
+// Sums of the products of a batch whose outputs share cache lines, which a task does together.
+constexpr std::int64_t interleaved_bytes = 1 << 20;
+
 // Of a side that all threads pack together and share: bytes for each of the threads that count, the most rows or
 // columns, and tasks a thread that its tiles are cut into, of at least so many multiply-adds where they are many:
 // threads wait for one another twice a k block (2 threads, 8 tasks a thread and 20: `aebf,dfce->abcd` at 24 float64
@@ -244,9 +247,18 @@ std::int64_t Blocking::busiest(std::int64_t rows, std::int64_t columns) const {
     return *std::ranges::max_element(busy);
 }
 
+// A line of the output that holds numbers of several products would be fetched and written back for each of them, by
+// one thread or another, and so would lines of sides that do. A task does all of them, in blocks of the output that
+// stay in cache, and turns their sums into place.
+void Blocking::choose_interleaved() {
+    const std::int64_t apart = std::abs(groups_.batch.out.stride());
+    if (splits_ > 1 || apart >= line_bytes) return;
+    const std::int64_t fit = interleaved_bytes / (2 * tile_.rows * grain() * size_);
+    interleaved_ = std::max<std::int64_t>(std::min(even_part(groups_.batch.out.run(), max_interleaved), fit), 1);
+}
+
 void Blocking::choose_tasks() {
     const std::int64_t work = m_ * n_ * k_ * parts_ * parts_;
-    buffered_ = !native_out_ && k_ > k_block_;
     // Few outputs and a long k: k itself is cut, by shape alone, so that sums do not depend on the threads.
     const std::int64_t outputs = batch_ * m_ * n_;
     splits_ = 1;
@@ -257,6 +269,8 @@ void Blocking::choose_tasks() {
     if (k_ > 0) splits_ = ceil_div(k_, split_k_);  // rounding may have left fewer
 
     const std::int64_t wanted = splits_ > 1 || batch_ * work < 2 * least_task ? 1 : tasks_per_thread * num_threads();
+    if (wanted > 1) choose_interleaved();
+    buffered_ = interleaved_ > 1 || (!native_out_ && k_ > k_block_);
     const std::int64_t most_columns = buffered_ ? max_buffer_columns : max_task_columns;
     const std::int64_t m_fewest = ceil_div(m_, max_task_rows);
     const std::int64_t n_fewest = ceil_div(n_, round_up(most_columns, grain()));
@@ -266,17 +280,26 @@ void Blocking::choose_tasks() {
                    ? batch_
                    : std::clamp<std::int64_t>(std::max(least_task / work, ceil_div(batch_, a_thread * num_threads())),
                                               1, ceil_div(batch_, wanted));
+    if (interleaved_ > 1) batches_ = interleaved_;
     std::int64_t m_parts = m_fewest, n_parts = n_fewest;
-    const auto enough = [&](std::int64_t parts) { return batch_ * parts >= wanted || 2 * parts * least_task > work; };
+    const auto fits = [&](std::int64_t m_cuts, std::int64_t n_cuts) {
+        return interleaved_ == 1 ||
+               interleaved_ * ceil_div(m_, m_cuts) * in_parts(n_, n_cuts, grain()) * size_ <= interleaved_bytes;
+    };
+    const auto enough = [&](std::int64_t m_cuts, std::int64_t n_cuts) {
+        const std::int64_t parts = m_cuts * n_cuts;
+        return fits(m_cuts, n_cuts) &&
+               (ceil_div(batch_, batches_) * parts >= wanted || 2 * parts * least_task > batches_ * work);
+    };
     // Of all ways to halve rows and columns until there are enough tasks, the one that is done soonest.
-    if (batches_ == 1 && !enough(m_fewest * n_fewest)) {
+    if (batches_ == interleaved_ && !enough(m_fewest, n_fewest)) {
         std::int64_t least = std::numeric_limits<std::int64_t>::max();
         for (std::int64_t m_cuts = m_fewest;; m_cuts *= 2) {
             std::int64_t n_cuts = n_fewest;
-            while (!enough(m_cuts * n_cuts) && in_parts(n_, n_cuts, grain()) > grain()) n_cuts *= 2;
+            while (!enough(m_cuts, n_cuts) && in_parts(n_, n_cuts, grain()) > grain()) n_cuts *= 2;
             const std::int64_t time = busiest(ceil_div(m_, m_cuts), in_parts(n_, n_cuts, grain()));
-            if (time < least) least = time, m_parts = m_cuts, n_parts = n_cuts;
-            if (enough(m_cuts * n_fewest) || ceil_div(m_, m_cuts) <= 2 * tile_.rows) break;
+            if (time < least && fits(m_cuts, n_cuts)) least = time, m_parts = m_cuts, n_parts = n_cuts;
+            if (enough(m_cuts, n_fewest) || ceil_div(m_, m_cuts) <= 2 * tile_.rows) break;
         }
     }
     task_m_ = ceil_div(m_, m_parts);

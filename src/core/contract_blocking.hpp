@@ -16,6 +16,9 @@ namespace einstride {
 // Runs that are turned at a time.
 inline constexpr std::int64_t max_turn = 64;
 
+// The most products of a batch that a task does together because their outputs share cache lines.
+inline constexpr std::int64_t max_interleaved = 16;
+
 // The storage type that holds what is computed as it is.
 DType storage_of(Acc acc);
 
@@ -78,7 +81,8 @@ class Blocking {
     std::int64_t m_span_, n_span_;  // rows and columns that are packed at a time then
     std::int64_t pack_m_, pack_n_;  // and that one task packs
     bool streamed_;                 // the output goes past the caches
-    bool buffered_;                 // the output's type cannot hold partial sums, and there are some
+    std::int64_t interleaved_ = 1;  // products of a task whose outputs share cache lines
+    bool buffered_;                 // sums are kept apart until they are whole, or those of interleaved products are
     std::int64_t splits_, split_k_;
 
   private:
@@ -87,6 +91,7 @@ class Blocking {
     void choose_turn(const std::vector<Loop>& loops, std::int64_t right_size);
     void choose_blocks();
     std::int64_t busiest(std::int64_t rows, std::int64_t columns) const;
+    void choose_interleaved();
     void choose_tasks();
     void choose_shared();
     void choose_carrying(bool native_right, std::int64_t right_size);

@@ -37,6 +37,7 @@ class Walk {
         return std::all_of(axes_.begin(), axes_.end(), [=](const Axis& axis) { return axis.stride % bytes == 0; });
     }
     std::int64_t stride() const { return axes_.empty() ? 0 : axes_.back().stride; }
+    std::int64_t run() const { return axes_.empty() ? 1 : axes_.back().extent; }  // of numbers so far apart
 
     std::int64_t at(std::int64_t index) const {
         if (axes_.empty()) return 0;

@@ -97,7 +97,13 @@ def _contract_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Mach
     multiply = batch * k * parts * (max(m, 8) * vectors + 2 * tiles) / machine.vectors_per_second
     writing = batch * (2e-8 * tiles + 1.5e-9 * m * panels)
     columns_of = [loop for loop in loops if loop.role is Role.FREE_RIGHT]
-    if abs(columns_of[-1].strides[2]) != ITEMSIZES[code]:
+    # Sums of products whose outputs share cache lines are turned into place, if there is work for several tasks.
+    interleaved = batch * m * n * k >= 2**20 and any(
+        loop.role is Role.BATCH and abs(loop.strides[2]) < 64 for loop in loops
+    )
+    if interleaved:
+        writing += 4e-10 * batch * m * n
+    elif abs(columns_of[-1].strides[2]) != ITEMSIZES[code]:
         writing += 1.2e-9 * batch * m * n
     # A side that is read seldom is read where it lies, if it is real and, on the right, adjacent along n.
     packing = 0.0
@@ -109,7 +115,7 @@ def _contract_seconds(loops: Sequence[Loop], types: Sequence[int], machine: Mach
     # us, which were predicted to be 13; fused 5).
     if (run := _run(columns_of, 1)) < columns:
         packing += batch * k * n * (5e-10 + 3.5e-9 / run)
-    if (run := _run(columns_of, 2)) < columns:
+    if (run := _run(columns_of, 2)) < columns and not interleaved:
         writing += batch * m * n * (5e-10 + 3.5e-9 / run)
     fetching = _fetching(loops, 0, Role.FREE_LEFT) + _fetching(loops, 1, Role.FREE_RIGHT)
     return _overlapped(multiply + writing + packing + fetching, _moving_seconds(loops, types, machine)) + 2e-7

@@ -259,6 +259,35 @@ void columns_in_runs() {
             }
 }
 
+// Products whose outputs share cache lines, which a task does together: with the rows or the columns next to the batch
+// in the output, more of them than a task does, some that are left over, and a batch around them.
+void products_interleaved() {
+    const auto product = [](int64_t around, int64_t batch, int64_t m, int64_t n, int64_t k, DType type,
+                            bool rows_near) {
+        const int64_t size = size_of(type), near = size * batch;
+        check_case(make_contract,
+                   {{Role::batch, around, {size * batch * m * k, 0, near * m * n}},
+                    {Role::batch, batch, {size * m * k, size, size}},
+                    {Role::free_left, m, {size * k, 0, rows_near ? near : near * n}},
+                    {Role::free_right, n, {0, size * batch * k, rows_near ? near * m : near}},
+                    {Role::contracted, k, {size, size * batch, 0}}},
+                   {type, type, type});
+    };
+    for (const int threads : {1, 3}) {
+        set_num_threads(threads);
+        for (const bool rows_near : {false, true}) {
+            product(1, 2, 90, 75, 81, DType::f32, rows_near);
+            product(3, 5, 37, 70, 40, DType::f64, rows_near);
+            product(1, 37, 29, 33, 31, DType::f32, rows_near);
+            product(2, 16, 150, 130, 9, DType::f32, rows_near);
+            product(1, 3, 45, 40, 700, DType::f16, rows_near);
+            product(2, 7, 20, 33, 140, DType::c64, rows_near);
+            product(1, 3, 41, 60, 150, DType::c128, rows_near);
+            product(1, 11, 60, 50, 35, DType::i8, rows_near);
+        }
+    }
+}
+
 int main(int argc, char** argv) {
     const int rounds = argc > 1 ? std::atoi(argv[1]) : 1500;
     for (int i = 0; i < rounds; ++i) {
@@ -272,5 +301,6 @@ int main(int argc, char** argv) {
     right_side_carried();
     right_side_ahead();
     columns_in_runs();
+    products_interleaved();
     return failures() != 0;
 }
