@@ -161,8 +161,6 @@ void Blocking::choose_direct(bool native_left, bool native_right, std::int64_t r
     const bool dense = std::abs(groups_.k.right.stride()) <= std::min(page_bytes, 2 * n_ * real_size_);
     direct_right_ = right_lies && m_ <= (dense ? 32 : 2) * rows_;
     right_apart_ = direct_right_ && !dense;
-    const std::int64_t rights = groups_.batch.right.stride() == 0 ? 1 : batch_;
-    right_ahead_ = direct_right_ && rights * n_ * k_ * size_ > 2 * right_block_bytes;
     right_adjacent_ = parts_ == 1 && groups_.n.right.regular() && groups_.n.right.stride() == right_size;
     direct_out_ = native_out_ && groups_.batch.out.multiple_of(real_size_) && groups_.m.out.multiple_of(real_size_) &&
                   groups_.n.out.multiple_of(real_size_);
@@ -358,15 +356,17 @@ void Blocking::look_ahead(std::int64_t left_size, std::int64_t right_size) {
         if (!carries_ && (several_k || groups_.batch.right.stride() != 0))
             list_lines(groups_.n.right, n_, groups_.k.right, depth, lines_[1]);
         tiles = ceil_div(m_, rows_) * panels_in(n_);
-        right_ahead_ = false;
-    } else if (m_ > rows_) {
-        if (direct_left_)
-            list_lines(groups_.m.left, rows_, groups_.k.left, depth, lines_[0]);
-        else
-            for (std::int64_t line = 0; line < rows_ * left_row(); line += line_bytes) lines_[0].push_back(line);
-        panel_ahead_ = !lines_[0].empty();
-        if (!direct_left_ && !shared_ && task_m_ * left_row() >= far_left_bytes)
-            list_lines(groups_.m.left, rows_, groups_.k.left, listed_ * depth, sources_);
+    } else {
+        right_ahead_ = direct_right_ && groups_.batch.right.distinct() * n_ * k_ * size_ > 2 * right_block_bytes;
+        if (m_ > rows_) {
+            if (direct_left_)
+                list_lines(groups_.m.left, rows_, groups_.k.left, depth, lines_[0]);
+            else
+                for (std::int64_t line = 0; line < rows_ * left_row(); line += line_bytes) lines_[0].push_back(line);
+            panel_ahead_ = !lines_[0].empty();
+            if (!direct_left_ && !shared_ && task_m_ * left_row() >= far_left_bytes)
+                list_lines(groups_.m.left, rows_, groups_.k.left, listed_ * depth, sources_);
+        }
     }
     const std::size_t lines = std::max(lines_[0].size() + lines_[1].size(), sources_.size());
     if (right_ahead_) list_lines(groups_.n.right, columns_, groups_.k.right, depth, lines_[1]);

@@ -59,7 +59,7 @@ class Blocking {
     std::int64_t columns_;            // numbers in a row of a panel of the right side
     bool direct_left_, direct_right_, direct_out_;
     bool right_apart_;                    // that is read where it lies: its rows are pages apart
-    bool right_ahead_;                    // that is read where it lies, from memory: panels are fetched ahead
+    bool right_ahead_ = false;            // that is read where it lies, from memory: panels are fetched ahead
     bool right_adjacent_;                 // real numbers along n: panels are packed some at a time
     std::vector<std::int64_t> lines_[2];  // that are fetched ahead, of the left side and of the right
     std::vector<std::int64_t> sources_;   // of a panel of the left side, if each is packed when it is multiplied first

@@ -39,6 +39,14 @@ class Walk {
     std::int64_t stride() const { return axes_.empty() ? 0 : axes_.back().stride; }
     std::int64_t run() const { return axes_.empty() ? 1 : axes_.back().extent; }  // of numbers so far apart
 
+    // How many places its steps lead to, if no two axes meet.
+    std::int64_t distinct() const {
+        std::int64_t places = 1;
+        for (const Axis& axis : axes_)
+            if (axis.stride != 0) places *= axis.extent;
+        return places;
+    }
+
     std::int64_t at(std::int64_t index) const {
         if (axes_.empty()) return 0;
         std::int64_t offset = 0;
