@@ -138,7 +138,7 @@ class Contract final : public Kernel, Blocking {
         char* sums;   // the task's outputs as the compute type, if it is buffered
         Panel* panels;
         Offsets* heights;  // of the output's rows, a panel of the left side each
-        std::int64_t *m_left, *m_out, *m_sums, *n_right, *n_out, *n_sums, *k_left, *k_right;
+        std::int64_t *m_left, *m_out, *m_sums, *m_put, *n_right, *n_out, *n_sums, *k_left, *k_right;
     };
 
     // Its bytes; `block` columns of the right side are packed at a time.
@@ -152,7 +152,7 @@ class Contract final : public Kernel, Blocking {
               sums(lines(self.buffered_ ? self.interleaved_ * rows * columns * self.size_ : 0)),
               panels(lines(self.panels_in(columns) * static_cast<std::int64_t>(sizeof(Panel)))),
               heights(lines(ceil_div(rows, self.rows_) * static_cast<std::int64_t>(sizeof(Offsets)))),
-              offsets(lines(((2 + self.interleaved_) * rows + 3 * columns + (self.listed_ + 1) * self.k_block_) *
+              offsets(lines(((3 + self.interleaved_) * rows + 3 * columns + (self.listed_ + 1) * self.k_block_) *
                             static_cast<std::int64_t>(sizeof(std::int64_t)))),
               all(left + right + sums + panels + heights + offsets) {}
 
@@ -177,8 +177,9 @@ class Contract final : public Kernel, Blocking {
         room.heights = reinterpret_cast<Offsets*>(take(sizes.heights));
         room.m_left = reinterpret_cast<std::int64_t*>(take(sizes.offsets));
         room.m_out = room.m_left + rows;
-        room.m_sums = room.m_out + interleaved_ * rows;
-        room.n_right = room.m_sums + rows;
+        room.m_sums = room.m_out + rows;
+        room.m_put = room.m_sums + rows;
+        room.n_right = room.m_put + interleaved_ * rows;
         room.n_out = room.n_right + columns;
         room.n_sums = room.n_out + columns;
         room.k_left = room.n_sums + columns;
@@ -201,8 +202,7 @@ class Contract final : public Kernel, Blocking {
         const Room room = room_for(job, rows, columns, std::min(columns, n_block_), scratch);
         list_offsets(room, m0, rows, n0, columns);
         Target target = output(job, room);
-        const std::int64_t together = interleaved_ > 1 ? b1 - b0 : 1;
-        if (together > 1) interleave(room.m_out, rows, b0, together);
+        const std::int64_t together = std::min(interleaved_, b1 - b0);
         if (job.partial != nullptr || buffered_) {
             // Sums that the output cannot hold yet are kept as the compute type, row by row of each product.
             const std::int64_t row = (job.partial != nullptr ? n_ : together * columns) * size_;
@@ -267,9 +267,9 @@ class Contract final : public Kernel, Blocking {
                 is_packed = carrying.panels > 0;
                 if (is_packed) std::swap(packed, packed_next);
             }
-            if (buffered_ && job.partial == nullptr && (b + 1 == b1 || interleaved_ == 1))
-                convert_.store(job.out + groups_.batch.out.at(b + 1 - together), slice(room.m_out, together * rows),
-                               slice(room.n_out, columns), room.sums, columns);
+            const std::int64_t summed = (b - b0) % together + 1;
+            if (buffered_ && job.partial == nullptr && (summed == together || b + 1 == b1))
+                put_sums(job, room, b + 1 - summed, summed, together, rows, columns);
         }
         if (streamed_) level_.fence();
     }
@@ -341,14 +341,22 @@ class Contract final : public Kernel, Blocking {
         groups_.n.out.fill(n0, columns, room.n_out);
     }
 
-    // Of each row, where it lies in each of some products from b0 on.
-    void interleave(std::int64_t* rows_out, std::int64_t rows, std::int64_t b0, std::int64_t products) const {
-        std::int64_t apart[max_interleaved];
-        groups_.batch.out.fill(b0, products, apart);
-        for (std::int64_t i = rows - 1; i >= 0; --i) {
-            const std::int64_t row = rows_out[i] - apart[0];
-            for (std::int64_t p = 0; p < products; ++p) rows_out[i * products + p] = row + apart[p];
+    // The sums of products from `first` on, row by row of each of `together` products, to the output: all at once, in
+    // the order of their lines, unless some are lacking.
+    void put_sums(const Job& job, const Room& room, std::int64_t first, std::int64_t products, std::int64_t together,
+                  std::int64_t rows, std::int64_t columns) const {
+        const Offsets out_columns = slice(room.n_out, columns);
+        std::int64_t at[max_interleaved];
+        groups_.batch.out.fill(first, products, at);
+        if (products < together || together == 1) {
+            for (std::int64_t p = 0; p < products; ++p)
+                convert_.store(job.out + at[p], slice(room.m_out, rows), out_columns, room.sums + p * columns * size_,
+                               together * columns);
+            return;
         }
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t p = 0; p < products; ++p) room.m_put[i * products + p] = room.m_out[i] + at[p];
+        convert_.store(job.out, slice(room.m_put, rows * products), out_columns, room.sums, columns);
     }
 
     Target output(const Job& job, const Room& room) const {

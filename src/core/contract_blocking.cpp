@@ -278,7 +278,8 @@ void Blocking::choose_tasks() {
                    ? batch_
                    : std::clamp<std::int64_t>(std::max(least_task / work, ceil_div(batch_, a_thread * num_threads())),
                                               1, ceil_div(batch_, wanted));
-    if (interleaved_ > 1) batches_ = interleaved_;
+    if (interleaved_ > 1)
+        batches_ = round_up(std::min(std::max(least_task / work, std::int64_t{1}), batch_), interleaved_);
     std::int64_t m_parts = m_fewest, n_parts = n_fewest;
     const auto fits = [&](std::int64_t m_cuts, std::int64_t n_cuts) {
         return interleaved_ == 1 ||
@@ -286,11 +287,11 @@ void Blocking::choose_tasks() {
     };
     const auto enough = [&](std::int64_t m_cuts, std::int64_t n_cuts) {
         const std::int64_t parts = m_cuts * n_cuts;
-        return fits(m_cuts, n_cuts) &&
-               (ceil_div(batch_, batches_) * parts >= wanted || 2 * parts * least_task > batches_ * work);
+        return fits(m_cuts, n_cuts) && (batches_ > interleaved_ || ceil_div(batch_, batches_) * parts >= wanted ||
+                                        2 * parts * least_task > batches_ * work);
     };
     // Of all ways to halve rows and columns until there are enough tasks, the one that is done soonest.
-    if (batches_ == interleaved_ && !enough(m_fewest, n_fewest)) {
+    if (!enough(m_fewest, n_fewest)) {
         std::int64_t least = std::numeric_limits<std::int64_t>::max();
         for (std::int64_t m_cuts = m_fewest;; m_cuts *= 2) {
             std::int64_t n_cuts = n_fewest;

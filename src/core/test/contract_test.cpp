@@ -260,7 +260,7 @@ void columns_in_runs() {
 }
 
 // Products whose outputs share cache lines, which a task does together: with the rows or the columns next to the batch
-// in the output, more of them than a task does, some that are left over, and a batch around them.
+// in the output, more of them than a task does at a time, some that are left over, and a batch around them.
 void products_interleaved() {
     const auto product = [](int64_t around, int64_t batch, int64_t m, int64_t n, int64_t k, DType type,
                             bool rows_near) {
@@ -277,6 +277,8 @@ void products_interleaved() {
         set_num_threads(threads);
         for (const bool rows_near : {false, true}) {
             product(1, 2, 90, 75, 81, DType::f32, rows_near);
+            product(250, 3, 9, 17, 31, DType::f32, rows_near);
+            product(1, 1001, 9, 17, 8, DType::f64, rows_near);
             product(3, 5, 37, 70, 40, DType::f64, rows_near);
             product(1, 37, 29, 33, 31, DType::f32, rows_near);
             product(2, 16, 150, 130, 9, DType::f32, rows_near);
