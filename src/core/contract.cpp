@@ -152,12 +152,15 @@ class Contract final : public Kernel, Blocking {
               sums(lines(self.buffered_ ? self.interleaved_ * rows * columns * self.size_ : 0)),
               panels(lines(self.panels_in(columns) * static_cast<std::int64_t>(sizeof(Panel)))),
               heights(lines(ceil_div(rows, self.rows_) * static_cast<std::int64_t>(sizeof(Offsets)))),
-              offsets(lines(((3 + self.interleaved_) * rows + 3 * columns + (self.listed_ + 1) * self.k_block_) *
+              offsets(lines((3 * rows + self.put_rows(rows) + 3 * columns + (self.listed_ + 1) * self.k_block_) *
                             static_cast<std::int64_t>(sizeof(std::int64_t)))),
               all(left + right + sums + panels + heights + offsets) {}
 
         static std::int64_t lines(std::int64_t bytes) { return round_up(bytes, line_bytes); }
     };
+
+    // Of all products that are interleaved.
+    std::int64_t put_rows(std::int64_t rows) const { return interleaved_ > 1 ? interleaved_ * rows : 0; }
 
     // In one piece from `take_bytes`.
     template <class Take>
@@ -179,7 +182,7 @@ class Contract final : public Kernel, Blocking {
         room.m_out = room.m_left + rows;
         room.m_sums = room.m_out + rows;
         room.m_put = room.m_sums + rows;
-        room.n_right = room.m_put + interleaved_ * rows;
+        room.n_right = room.m_put + put_rows(rows);
         room.n_out = room.n_right + columns;
         room.n_sums = room.n_out + columns;
         room.k_left = room.n_sums + columns;
