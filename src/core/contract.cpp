@@ -238,11 +238,12 @@ class Contract final : public Kernel, Blocking {
         };
         char *packed = room.right, *packed_next = room.right + (carries_ ? panels_in(columns) * right_panel() : 0);
         bool is_packed = false;
+        std::int64_t summed = 0;  // products whose sums are in the buffer
         for (std::int64_t b = b0; b < b1; ++b) {
             if (job.partial != nullptr)
                 target.base = job.partial + (((split * batch_ + b) * m_ + m0) * n_ + n0) * size_;
             else if (buffered_)
-                target.base = room.sums + (b - b0) % together * columns * size_;
+                target.base = room.sums + summed * columns * size_;
             else
                 target.base = job.out + groups_.batch.out.at(b);
             for (std::int64_t p0 = k0; p0 < k1; p0 += k_block_) {
@@ -270,9 +271,10 @@ class Contract final : public Kernel, Blocking {
                 is_packed = carrying.panels > 0;
                 if (is_packed) std::swap(packed, packed_next);
             }
-            const std::int64_t summed = (b - b0) % together + 1;
-            if (buffered_ && job.partial == nullptr && (summed == together || b + 1 == b1))
+            if (buffered_ && job.partial == nullptr && (++summed == together || b + 1 == b1)) {
                 put_sums(job, room, b + 1 - summed, summed, together, rows, columns);
+                summed = 0;
+            }
         }
         if (streamed_) level_.fence();
     }
