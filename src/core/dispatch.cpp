@@ -54,8 +54,9 @@ const Level& level() {
 
 const Level& level_for(std::int64_t bytes) {
 #if defined(__x86_64__) || defined(_M_X64)
-    // The portable level has no fused multiply-add.
-    if (&level() == &avx512::level() && bytes <= avx2::level().vector_bytes) return avx2::level();
+    // The portable level has no fused multiply-add. A level is asked for only where its processor is: filling its
+    // tables already takes its instructions.
+    if (level().vector_bytes == 64 && bytes <= 32) return avx2::level();
 #endif
     return level();
 }
