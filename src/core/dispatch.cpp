@@ -52,7 +52,7 @@ const Level& level() {
     return chosen;
 }
 
-const Level& level_for(std::int64_t bytes) {
+const Level& level_for([[maybe_unused]] std::int64_t bytes) {
 #if defined(__x86_64__) || defined(_M_X64)
     // The portable level has no fused multiply-add. A level is asked for only where its processor is: filling its
     // tables already takes its instructions.

@@ -19,6 +19,11 @@
 namespace einstride {
 
 using std::int64_t;
+#if defined(__aarch64__)
+using Half = __fp16;  // compilers there have the other name only since GCC 13
+#else
+using Half = _Float16;
+#endif
 using Value = std::complex<double>;  // holds every small integer and its products exactly
 
 inline std::mt19937_64 random_bits(20240229);
@@ -52,7 +57,7 @@ inline void write(DType type, char* at, Value value) {
         case DType::u32: return put(at, static_cast<std::uint32_t>(whole));
         case DType::i64:
         case DType::u64: return put(at, whole);
-        case DType::f16: return put(at, static_cast<_Float16>(real));
+        case DType::f16: return put(at, static_cast<Half>(real));
         case DType::bf16: {
             std::uint32_t bits;
             const float single = static_cast<float>(real);
@@ -77,7 +82,7 @@ inline Value read(DType type, const char* at) {
         case DType::u16: return get<std::uint16_t>(at);
         case DType::u32: return get<std::uint32_t>(at);
         case DType::u64: return static_cast<double>(get<std::uint64_t>(at));
-        case DType::f16: return static_cast<double>(get<_Float16>(at));
+        case DType::f16: return static_cast<double>(get<Half>(at));
         case DType::bf16: {
             const std::uint32_t bits = static_cast<std::uint32_t>(get<std::uint16_t>(at)) << 16;
             float single;
