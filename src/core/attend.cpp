@@ -50,20 +50,10 @@ class Forward final : public Attention<T> {
     }
 
     bool run(char* const* tensors, const Monitor& monitor) const override {
-        struct Job {
-            const Forward* self;
-            char* const* tensors;
-        } job = {this, tensors};
-        return parallel_for(
-            batch_ * blocks_,
-            [](void* context, std::int64_t index) {
-                const Job& work = *static_cast<Job*>(context);
-                work.self->task(work.tensors, index);
-            },
-            &job, monitor);
+        return parallel_for(batch_ * blocks_, [&](std::int64_t index) { task(tensors, index); }, monitor);
     }
 
-    std::int64_t memory() const override { return threads_for(batch_ * blocks_) * room_bytes(); }
+    std::int64_t memory() const override { return threads_for(batch_ * blocks_) * bytes_of<Room>(*this); }
 
   private:
     struct Room {
@@ -73,39 +63,30 @@ class Forward final : public Attention<T> {
         T *most, *total;    // width_ for each panel
         T *strip, *spare;
         std::int64_t *depth_offsets, *value_offsets;
+
+        Room(Arena& arena, const Forward& self) {
+            const std::int64_t panels = self.panels_in(self.query_block_), padded = panels * self.width_;
+            const std::int64_t strip_size = self.key_block_ * self.width_;
+            block.panels = arena.take<Panel>(panels);
+            block.ranges = arena.take<Range>(padded);
+            keys.room = arena.take<T>(self.room_for(self.key_block_));
+            keys.offsets = arena.take<std::int64_t>(self.key_block_);
+            queries = arena.take<T>(padded * self.depth_);
+            sums = arena.take<T>(padded * self.values_);
+            most = arena.take<T>(padded);
+            total = arena.take<T>(padded);
+            strip = arena.take<T>(strip_size);
+            spare = arena.take<T>(self.has(AttendTensor::mask) || self.has(AttendTensor::bias) ? strip_size : 0);
+            depth_offsets = arena.take<std::int64_t>(self.depth_);
+            value_offsets = arena.take<std::int64_t>(self.values_);
+        }
     };
-
-    Room lay(Arena& arena) const {
-        const std::int64_t panels = this->panels_in(query_block_), padded = panels * width_;
-        Room room = {};
-        room.block.panels = arena.take<Panel>(panels);
-        room.block.ranges = arena.take<Range>(padded);
-        room.keys.room = arena.take<T>(this->room_for(key_block_));
-        room.keys.offsets = arena.take<std::int64_t>(key_block_);
-        room.queries = arena.take<T>(padded * depth_);
-        room.sums = arena.take<T>(padded * values_);
-        room.most = arena.take<T>(padded);
-        room.total = arena.take<T>(padded);
-        room.strip = arena.take<T>(key_block_ * width_);
-        const bool masked = has(AttendTensor::mask) || has(AttendTensor::bias);
-        room.spare = arena.take<T>(masked ? key_block_ * width_ : 0);
-        room.depth_offsets = arena.take<std::int64_t>(depth_);
-        room.value_offsets = arena.take<std::int64_t>(values_);
-        return room;
-    }
-
-    std::int64_t room_bytes() const {
-        Arena count(nullptr);
-        lay(count);
-        return static_cast<std::int64_t>(count.used());
-    }
 
     void task(char* const* tensors, std::int64_t index) const {
         // The last queries come first: where they see the most keys, they would otherwise be waited for.
         const Entry entry = {tensors, index / blocks_};
         const std::int64_t first = (blocks_ - 1 - index % blocks_) * query_block_;
-        Arena arena(scratch(static_cast<std::size_t>(room_bytes())));
-        Room room = lay(arena);
+        Room room = in_scratch<Room>(*this);
         Block& block = room.block;
         this->cut_panels(block, entry, first, std::min(query_block_, queries_ - first));
 

@@ -35,24 +35,6 @@ inline bool sums_in_double(const std::vector<AttendTensor>& present, const std::
     return acc_of(types[static_cast<std::size_t>(out)]) == Acc::f64;
 }
 
-// Memory taken piece by piece; with no base it only counts.
-class Arena {
-  public:
-    explicit Arena(char* base) : base_(base) {}
-
-    template <class T>
-    T* take(std::int64_t count) {
-        const std::int64_t at = used_;
-        used_ += round_up(count * static_cast<std::int64_t>(sizeof(T)), 64);
-        return base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + at);
-    }
-    std::size_t used() const { return static_cast<std::size_t>(used_); }
-
-  private:
-    char* base_;
-    std::int64_t used_ = 0;
-};
-
 // The keys first <= j < end.
 struct Range {
     std::int64_t first, end;

@@ -67,27 +67,24 @@ class Gradient final : public Attention<T> {
     }
 
     bool run(char* const* tensors, const Monitor& monitor) const override {
-        Job job = {this, tensors, nullptr};
-        if (splits_ == 1) return parallel_for(groups_, run_group, &job, monitor);
-        Workspace partial(static_cast<std::size_t>(batch_ * splits_ * sums_bytes()));
-        job.partial = reinterpret_cast<T*>(partial.data());
+        if (splits_ == 1) return parallel_for(groups_, [&](std::int64_t index) { group(tensors, index); }, monitor);
+        const Workspace memory(static_cast<std::size_t>(batch_ * splits_ * sums_bytes()));
+        T* const partial = reinterpret_cast<T*>(memory.data());
         const double most = monitor.from + 0.95 * (monitor.to - monitor.from);
-        return parallel_for(batch_ * splits_, run_split, &job, {monitor.poll, monitor.context, monitor.from, most}) &&
-               parallel_for(batch_, combine, &job, {monitor.poll, monitor.context, most, monitor.to});
+        const auto split = [&](std::int64_t index) {
+            task({tensors, index / splits_}, index % splits_, partial + index * sums_size());
+        };
+        const auto whole = [&](std::int64_t batch) { combine({tensors, batch}, partial); };
+        return parallel_for(batch_ * splits_, split, {monitor.poll, monitor.context, monitor.from, most}) &&
+               parallel_for(batch_, whole, {monitor.poll, monitor.context, most, monitor.to});
     }
 
     std::int64_t memory() const override {
-        if (splits_ == 1) return threads_for(groups_) * (sums_bytes() + room_bytes());
-        return batch_ * splits_ * sums_bytes() + threads_for(batch_ * splits_) * room_bytes();
+        if (splits_ == 1) return threads_for(groups_) * (sums_bytes() + bytes_of<Room>(*this));
+        return batch_ * splits_ * sums_bytes() + threads_for(batch_ * splits_) * bytes_of<Room>(*this);
     }
 
   private:
-    struct Job {
-        const Gradient* self;
-        char* const* tensors;
-        T* partial;  // of each batch entry and split, the sums for keys and values
-    };
-
     // With a gradient of the bias, batch loops that it lacks are innermost: their entries follow one another.
     static std::vector<AttendLoop> bias_outermost(std::vector<AttendLoop> loops,
                                                   const std::vector<AttendTensor>& present) {
@@ -99,38 +96,32 @@ class Gradient final : public Attention<T> {
         return loops;
     }
 
-    static void run_group(void* context, std::int64_t index) {
-        const Job& job = *static_cast<Job*>(context);
-        const Gradient& self = *job.self;
-        const std::int64_t entries = self.batch_ / self.groups_;
-        Workspace memory(static_cast<std::size_t>(self.sums_bytes()));
+    void group(char* const* tensors, std::int64_t index) const {
+        const std::int64_t entries = batch_ / groups_;
+        const Workspace memory(static_cast<std::size_t>(sums_bytes()));
         T* const sums = reinterpret_cast<T*>(memory.data());
         for (std::int64_t batch = index * entries; batch < (index + 1) * entries; ++batch) {
-            const Entry entry = {job.tensors, batch};
-            self.task(entry, 0, sums);
+            const Entry entry = {tensors, batch};
+            task(entry, 0, sums);
             if (interrupted()) return;
-            self.store_keys(entry, sums);
+            store_keys(entry, sums);
         }
     }
 
-    static void run_split(void* context, std::int64_t index) {
-        const Job& job = *static_cast<Job*>(context);
-        const Gradient& self = *job.self;
-        self.task({job.tensors, index / self.splits_}, index % self.splits_, job.partial + index * self.sums_size());
-    }
-
-    static void combine(void* context, std::int64_t batch) {
-        const Job& job = *static_cast<Job*>(context);
-        const Gradient& self = *job.self;
-        const std::int64_t count = self.sums_size();
-        T* const sums = job.partial + batch * self.splits_ * count;
-        for (std::int64_t s = 1; s < self.splits_; ++s)
+    // Adds the sums of an entry's splits, which lie one after another, and stores them.
+    void combine(const Entry& entry, T* partial) const {
+        const std::int64_t count = sums_size();
+        T* const sums = partial + entry.batch * splits_ * count;
+        for (std::int64_t s = 1; s < splits_; ++s)
             for (std::int64_t i = 0; i < count; ++i) sums[i] += sums[s * count + i];
-        self.store_keys({job.tensors, batch}, sums);
+        store_keys(entry, sums);
     }
 
     // The sums of a batch entry: keys_ rows for dk, then keys_ rows for dv.
     std::int64_t sums_size() const { return keys_ * (depth_columns_ + value_columns_); }
+
+    // Strips of all panels lie side by side; rows a multiple of 4 KiB apart would evict each other.
+    std::int64_t strip_row() const { return query_block_ + width_ / 2; }
 
     struct Room {
         Block block;
@@ -140,45 +131,35 @@ class Gradient final : public Attention<T> {
         T *lse, *mean;                   // width_ for each panel
         T *weights, *slopes, *spare;     // strips of all panels side by side; a strip of one
         std::int64_t *query_offsets, *depth_offsets, *value_offsets;
+
+        Room(Arena& arena, const Gradient& self) {
+            const std::int64_t queries_in = self.query_block_, keys_in = self.key_block_;
+            const bool biased = self.has(AttendTensor::mask) || self.has(AttendTensor::bias);
+            block.panels = arena.take<Panel>(queries_in / self.width_);
+            block.ranges = arena.take<Range>(queries_in);
+            keys.room = arena.take<T>(self.room_for(keys_in));
+            keys.offsets = arena.take<std::int64_t>(keys_in);
+            queries = arena.take<T>(queries_in * self.depth_);
+            douts = arena.take<T>(queries_in * self.values_);
+            outs = arena.take<T>(self.width_ * self.values_);
+            dq = arena.take<T>(queries_in * self.depth_);
+            query_rows = arena.take<T>(queries_in * self.depth_columns_);
+            dout_rows = arena.take<T>(queries_in * self.value_columns_);
+            lse = arena.take<T>(queries_in);
+            mean = arena.take<T>(queries_in);
+            weights = arena.take<T>(keys_in * self.strip_row());
+            slopes = arena.take<T>(keys_in * self.strip_row());
+            spare = arena.take<T>(biased ? keys_in * self.width_ : 0);
+            query_offsets = arena.take<std::int64_t>(queries_in);
+            depth_offsets = arena.take<std::int64_t>(self.depth_);
+            value_offsets = arena.take<std::int64_t>(self.values_);
+        }
     };
 
-    // Strips of all panels lie side by side; rows a multiple of 4 KiB apart would evict each other.
-    std::int64_t strip_row() const { return query_block_ + width_ / 2; }
-
-    Room lay(Arena& arena) const {
-        const std::int64_t panels = query_block_ / width_;
-        Room room = {};
-        room.block.panels = arena.take<Panel>(panels);
-        room.block.ranges = arena.take<Range>(query_block_);
-        room.keys.room = arena.take<T>(this->room_for(key_block_));
-        room.keys.offsets = arena.take<std::int64_t>(key_block_);
-        room.queries = arena.take<T>(query_block_ * depth_);
-        room.douts = arena.take<T>(query_block_ * values_);
-        room.outs = arena.take<T>(width_ * values_);
-        room.dq = arena.take<T>(query_block_ * depth_);
-        room.query_rows = arena.take<T>(query_block_ * depth_columns_);
-        room.dout_rows = arena.take<T>(query_block_ * value_columns_);
-        room.lse = arena.take<T>(query_block_);
-        room.mean = arena.take<T>(query_block_);
-        room.weights = arena.take<T>(key_block_ * strip_row());
-        room.slopes = arena.take<T>(key_block_ * strip_row());
-        room.spare = arena.take<T>(has(AttendTensor::mask) || has(AttendTensor::bias) ? key_block_ * width_ : 0);
-        room.query_offsets = arena.take<std::int64_t>(query_block_);
-        room.depth_offsets = arena.take<std::int64_t>(depth_);
-        room.value_offsets = arena.take<std::int64_t>(values_);
-        return room;
-    }
-
     std::int64_t sums_bytes() const { return sums_size() * size; }
-    std::int64_t room_bytes() const {
-        Arena count(nullptr);
-        lay(count);
-        return static_cast<std::int64_t>(count.used());
-    }
 
     void task(const Entry& entry, std::int64_t split, T* sums) const {
-        Arena arena(scratch(static_cast<std::size_t>(room_bytes())));
-        const Room room = lay(arena);
+        const Room room = in_scratch<Room>(*this);
         std::fill(sums, sums + sums_size(), T(0));
         // Parts take blocks in turn, so that each has as many that see many keys.
         for (std::int64_t block = split; block < blocks_; block += splits_) {

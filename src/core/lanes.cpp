@@ -77,13 +77,7 @@ class LanePart {
     }
 
   public:
-    // That a task of so many rows takes: panels of both sides, and offsets.
-    std::int64_t task_bytes(std::int64_t rows) const {
-        const std::int64_t lanes = together_ * tile_.lanes;
-        const std::int64_t offsets = 2 * (rows + groups_.n.count + groups_.k.count + lanes) + tile_.side * depth_;
-        return (rows + tile_.side) * depth_ * lanes * size_ + offsets * static_cast<std::int64_t>(sizeof(offsets));
-    }
-    std::int64_t memory() const { return threads_for(tasks()) * task_bytes(task_m_); }
+    std::int64_t memory() const { return threads_for(tasks()) * bytes_of<Room>(*this, task_m_); }
 
     void task(char* const* tensors, std::int64_t index) const {
         const std::int64_t m0 = index % m_tasks_ * task_m_;
@@ -95,29 +89,16 @@ class LanePart {
 
         const std::int64_t vector = tile_.lanes * size_;
         const std::int64_t left_panels = rows * depth_ * vector, right_panel = tile_.side * depth_ * vector;
-        const std::int64_t panels = together_ * (left_panels + right_panel);
-        const std::int64_t lanes = together_ * tile_.lanes;
-        char* memory = scratch(static_cast<std::size_t>(task_bytes(rows)));
-        char* const rights = memory + together_ * left_panels;
-        std::int64_t* offsets = reinterpret_cast<std::int64_t*>(memory + panels);
-        const auto place = [&offsets](const Walk& walk, std::int64_t first, std::int64_t count) {
-            std::int64_t* at = offsets;
-            walk.fill(first, count, at);
-            offsets += count;
-            return at;
-        };
-        const std::int64_t* m_left = place(groups_.m.left, m0, rows);
-        const std::int64_t* m_out = place(groups_.m.out, m0, rows);
-        const std::int64_t* n_right = place(groups_.n.right, 0, columns);
-        const std::int64_t* n_out = place(groups_.n.out, 0, columns);
-        const std::int64_t* k_left = place(groups_.k.left, 0, k);
-        const std::int64_t* k_right = place(groups_.k.right, 0, k);
-        std::int64_t* lane_left = offsets;
-        std::int64_t* lane_right = lane_left + lanes;
-        std::int64_t* const both = lane_right + lanes;
-        for (std::int64_t lane = 0; lane < lanes; ++lane) {
-            lane_left[lane] = lane * left_stride_;
-            lane_right[lane] = lane * right_stride_;
+        const Room room = in_scratch<Room>(*this, rows);
+        groups_.m.left.fill(m0, rows, room.m_left);
+        groups_.m.out.fill(m0, rows, room.m_out);
+        groups_.n.right.fill(0, columns, room.n_right);
+        groups_.n.out.fill(0, columns, room.n_out);
+        groups_.k.left.fill(0, k, room.k_left);
+        groups_.k.right.fill(0, k, room.k_right);
+        for (std::int64_t lane = 0; lane < together_ * tile_.lanes; ++lane) {
+            room.lane_left[lane] = lane * left_stride_;
+            room.lane_right[lane] = lane * right_stride_;
         }
 
         const std::int64_t v1 = std::min(v0 + vectors_per_task_, vectors_);
@@ -128,33 +109,38 @@ class LanePart {
             const char* right = tensors[1] + groups_.batch.right.at(b) + (first_ + first) * right_stride_;
             char* out = tensors[2] + groups_.batch.out.at(b) + (first_ + first) * size_;
             // The lanes that a last, narrow vector lacks stay zero.
-            if (width < count * tile_.lanes) std::memset(memory, 0, static_cast<std::size_t>(panels));
+            if (width < count * tile_.lanes) {
+                std::memset(room.left, 0, static_cast<std::size_t>(together_ * left_panels));
+                std::memset(room.right, 0, static_cast<std::size_t>(together_ * right_panel));
+            }
             for (std::int64_t p = 0; p < k; p += depth_) {
                 if (interrupted()) return;
                 const std::int64_t now = std::min(depth_, k - p);
                 for (std::int64_t i = 0; i < rows; i += tile_.side)
-                    pack_panels(convert_.left_panels, memory + i * depth_ * vector, left_panels, left,
-                                {m_left + i, std::min(tile_side(), rows - i), irregular}, {k_left + p, now, irregular},
-                                {lane_left, width, left_stride_}, both);
+                    pack_panels(convert_.left_panels, room.left + i * depth_ * vector, left_panels, left,
+                                {room.m_left + i, std::min(tile_side(), rows - i), irregular},
+                                {room.k_left + p, now, irregular}, {room.lane_left, width, left_stride_}, room.both);
                 for (std::int64_t j = 0; j < columns; j += tile_.side) {
                     const std::int64_t across = std::min(tile_side(), columns - j);
-                    pack_panels(convert_.right_panels, rights, right_panel, right, {n_right + j, across, irregular},
-                                {k_right + p, now, irregular}, {lane_right, width, right_stride_}, both);
+                    pack_panels(convert_.right_panels, room.right, right_panel, right,
+                                {room.n_right + j, across, irregular}, {room.k_right + p, now, irregular},
+                                {room.lane_right, width, right_stride_}, room.both);
                     Ahead ahead;
-                    if (j + tile_.side < columns) ahead.add(right + n_right[j + tile_.side] + k_right[p], lines_);
+                    if (j + tile_.side < columns)
+                        ahead.add(right + room.n_right[j + tile_.side] + room.k_right[p], lines_);
                     for (std::int64_t u = 0; u < count; ++u) {
                         const std::int64_t wide = std::min<std::int64_t>(tile_.lanes, width - u * tile_.lanes);
-                        const char* const b_panel = rights + u * right_panel;
+                        const char* const b_panel = room.right + u * right_panel;
                         char* const to = out + u * vector;
                         for (std::int64_t i = 0; i < rows; i += tile_.side) {
                             const std::int64_t down = std::min(tile_side(), rows - i);
                             const LaneTileFn run_tile = tile_.run[down][across];
-                            const char* a_panel = memory + u * left_panels + i * depth_ * vector;
+                            const char* a_panel = room.left + u * left_panels + i * depth_ * vector;
                             if (wide == tile_.lanes)
-                                run_tile(now, a_panel, b_panel, to, m_out + i, n_out + j, p > 0, ahead.now());
+                                run_tile(now, a_panel, b_panel, to, room.m_out + i, room.n_out + j, p > 0, ahead.now());
                             else
-                                run_narrow(run_tile, now, a_panel, b_panel, to, m_out + i, down, n_out + j, across,
-                                           wide, p > 0);
+                                run_narrow(run_tile, now, a_panel, b_panel, to, room.m_out + i, down, room.n_out + j,
+                                           across, wide, p > 0);
                             ahead.advance(lines_a_tile_, now);
                         }
                     }
@@ -164,6 +150,29 @@ class LanePart {
     }
 
   private:
+    // What a task of so many rows takes.
+    struct Room {
+        char *left, *right;  // panels of all its rows and of a tile's columns, for each vector that is packed at a time
+        std::int64_t *m_left, *m_out, *n_right, *n_out, *k_left, *k_right, *lane_left, *lane_right;
+        std::int64_t* both;  // of a panel: offsets along a side and along k, added
+
+        Room(Arena& arena, const LanePart& self, std::int64_t rows) {
+            const std::int64_t n = self.groups_.n.count, k = self.groups_.k.count;
+            const std::int64_t lanes = self.together_ * self.tile_.lanes, row = self.depth_ * lanes * self.size_;
+            left = arena.take<char>(rows * row);
+            right = arena.take<char>(self.tile_.side * row);
+            m_left = arena.take<std::int64_t>(rows);
+            m_out = arena.take<std::int64_t>(rows);
+            n_right = arena.take<std::int64_t>(n);
+            n_out = arena.take<std::int64_t>(n);
+            k_left = arena.take<std::int64_t>(k);
+            k_right = arena.take<std::int64_t>(k);
+            lane_left = arena.take<std::int64_t>(lanes);
+            lane_right = arena.take<std::int64_t>(lanes);
+            both = arena.take<std::int64_t>(self.tile_.side * self.depth_);
+        }
+    };
+
     // The cache lines of a panel of the right side, which are fetched while tiles of the one before it run (2 threads,
     // 64 x 64 x 64 and a batch of 100 float64: 733 and 710 us; the left side's as well changed nothing).
     void list_lines(std::int64_t right_size) {

@@ -19,6 +19,38 @@ char* take_block(std::size_t bytes);
 void give_block(char* block) noexcept;
 std::size_t block_capacity(const char* block) noexcept;
 
+// Memory that is taken piece by piece, each aligned to 64; without a base it only counts.
+class Arena {
+  public:
+    explicit Arena(char* base) : base_(base) {}
+
+    template <class T>
+    T* take(std::int64_t count) {
+        T* const piece = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
+        used_ += (count * static_cast<std::int64_t>(sizeof(T)) + 63) / 64 * 64;
+        return piece;
+    }
+    std::int64_t used() const { return used_; }
+
+  private:
+    char* base_;
+    std::int64_t used_ = 0;
+};
+
+// A Room is made as Room(arena, args...), by pieces it takes of the arena. Their bytes, and one in this thread's
+// scratch.
+template <class Room, class... Args>
+std::int64_t bytes_of(const Args&... args) {
+    Arena counts(nullptr);
+    Room(counts, args...);
+    return counts.used();
+}
+template <class Room, class... Args>
+Room in_scratch(const Args&... args) {
+    Arena arena(scratch(static_cast<std::size_t>(bytes_of<Room>(args...))));
+    return Room(arena, args...);
+}
+
 // A block for as long as this lives, counted as workspace.
 class Workspace {
   public:
