@@ -255,42 +255,46 @@ void Blocking::choose_interleaved() {
     interleaved_ = std::max<std::int64_t>(std::min(even_part(groups_.batch.out.run(), max_interleaved), fit), 1);
 }
 
-void Blocking::choose_tasks() {
-    const std::int64_t work = m_ * n_ * k_ * parts_ * parts_;
-    // Few outputs and a long k: k itself is cut, by shape alone, so that sums do not depend on the threads.
+// Few outputs and a long k: k itself is cut, by shape alone, so that sums do not depend on the threads.
+void Blocking::choose_splits() {
     const std::int64_t outputs = batch_ * m_ * n_;
     splits_ = 1;
     while (splits_ < max_splits && outputs * splits_ * size_ <= (1 << 19) && k_ >= 4 * splits_ * k_block_ &&
-           batch_ * work / splits_ >= 2 * least_task)
+           batch_ * work() / splits_ >= 2 * least_task)
         splits_ *= 2;
     split_k_ = round_up(ceil_div(k_, splits_), k_run_);
     if (k_ > 0) splits_ = ceil_div(k_, split_k_);  // rounding may have left fewer
+}
 
-    const std::int64_t wanted = splits_ > 1 || batch_ * work < 2 * least_task ? 1 : tasks_per_thread * num_threads();
-    if (wanted > 1) choose_interleaved();
-    buffered_ = interleaved_ > 1 || (!native_out_ && k_ > k_block_);
+// How many products of the batch a task does.
+void Blocking::choose_batches(std::int64_t wanted_tasks) {
+    batches_ = batch_;
+    if (wanted_tasks == 1) return;
+    const std::int64_t repaying = std::max(least_task / work(), std::int64_t{1});
+    const std::int64_t a_thread =
+        std::clamp(batch_ / (few_products * num_threads()), tasks_per_thread, most_tasks_a_thread);
+    if (interleaved_ > 1)
+        batches_ = round_up(std::min(repaying, batch_), interleaved_);
+    else
+        batches_ =
+            std::min(std::max(repaying, ceil_div(batch_, a_thread * num_threads())), ceil_div(batch_, wanted_tasks));
+}
+
+// Of all ways to halve rows and columns until there are enough tasks, the one that is done soonest.
+void Blocking::cut_product(std::int64_t wanted_tasks) {
     const std::int64_t most_columns = buffered_ ? max_buffer_columns : max_task_columns;
     const std::int64_t m_fewest = ceil_div(m_, max_task_rows);
     const std::int64_t n_fewest = ceil_div(n_, round_up(most_columns, grain()));
-    const std::int64_t a_thread =
-        std::clamp(batch_ / (few_products * num_threads()), tasks_per_thread, most_tasks_a_thread);
-    batches_ = wanted == 1
-                   ? batch_
-                   : std::clamp<std::int64_t>(std::max(least_task / work, ceil_div(batch_, a_thread * num_threads())),
-                                              1, ceil_div(batch_, wanted));
-    if (interleaved_ > 1)
-        batches_ = round_up(std::min(std::max(least_task / work, std::int64_t{1}), batch_), interleaved_);
-    std::int64_t m_parts = m_fewest, n_parts = n_fewest;
     const auto fits = [&](std::int64_t m_cuts, std::int64_t n_cuts) {
         return interleaved_ == 1 ||
                interleaved_ * ceil_div(m_, m_cuts) * in_parts(n_, n_cuts, grain()) * size_ <= interleaved_bytes;
     };
     const auto enough = [&](std::int64_t m_cuts, std::int64_t n_cuts) {
         const std::int64_t parts = m_cuts * n_cuts;
-        return fits(m_cuts, n_cuts) && (batches_ > interleaved_ || ceil_div(batch_, batches_) * parts >= wanted ||
-                                        2 * parts * least_task > batches_ * work);
+        return fits(m_cuts, n_cuts) && (batches_ > interleaved_ || ceil_div(batch_, batches_) * parts >= wanted_tasks ||
+                                        2 * parts * least_task > batches_ * work());
     };
-    // Of all ways to halve rows and columns until there are enough tasks, the one that is done soonest.
+    std::int64_t m_parts = m_fewest, n_parts = n_fewest;
     if (!enough(m_fewest, n_fewest)) {
         std::int64_t least = std::numeric_limits<std::int64_t>::max();
         for (std::int64_t m_cuts = m_fewest;; m_cuts *= 2) {
@@ -303,6 +307,15 @@ void Blocking::choose_tasks() {
     }
     task_m_ = ceil_div(m_, m_parts);
     task_n_ = in_parts(n_, n_parts, grain());
+}
+
+void Blocking::choose_tasks() {
+    choose_splits();
+    const std::int64_t wanted = splits_ > 1 || batch_ * work() < 2 * least_task ? 1 : tasks_per_thread * num_threads();
+    if (wanted > 1) choose_interleaved();
+    buffered_ = interleaved_ > 1 || (!native_out_ && k_ > k_block_);
+    choose_batches(wanted);
+    cut_product(wanted);
     rows_ = even_panels(task_m_, tile_.rows);
     n_block_ = std::min(n_block_, round_up(task_n_, turn_ > 1 ? run_ : columns_));
     m_tasks_ = ceil_div(m_, task_m_);

@@ -91,12 +91,17 @@ class Blocking {
     void choose_turn(const std::vector<Loop>& loops, std::int64_t right_size);
     void choose_blocks();
     std::int64_t busiest(std::int64_t rows, std::int64_t columns) const;
-    void choose_interleaved();
     void choose_tasks();
+    void choose_splits();
+    void choose_interleaved();
+    void choose_batches(std::int64_t wanted_tasks);
+    void cut_product(std::int64_t wanted_tasks);
     void choose_shared();
     void choose_carrying(bool native_right, std::int64_t right_size);
     void look_ahead(std::int64_t left_size, std::int64_t right_size);
     std::int64_t grain() const;
+    // Of one product, in real multiply-adds.
+    std::int64_t work() const { return m_ * n_ * k_ * parts_ * parts_; }
 };
 
 }  // namespace einstride
