@@ -9,9 +9,8 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
-#include <optional>
 
-#include "contract_blocking.hpp"
+#include "contract_packing.hpp"
 #include "level.hpp"
 #include "memory.hpp"
 #include "program.hpp"
@@ -21,16 +20,9 @@ namespace einstride {
 
 namespace {
 
-// Rows of complex numbers that are packed at a time before they are rewritten as real ones.
-constexpr std::int64_t expand_rows = 32;
-
-// So many bytes further down a column, what tiles carry is fetched: they come to it after some 32 steps of 16 columns
-// of float64, or 128 of 32 of float32, about as long as memory takes.
-constexpr std::int64_t carried_ahead = 128;
-
-class Contract final : public Kernel, Blocking {
+class Contract final : public Kernel, Packing {
   public:
-    Contract(const std::vector<Loop>& loops, const std::vector<DType>& types) : Blocking(loops, types) {}
+    Contract(const std::vector<Loop>& loops, const std::vector<DType>& types) : Packing(loops, types) {}
 
     bool run(char* const* tensors, const Monitor& monitor) const override {
         const auto aligned = [this](const char* at) {
@@ -56,20 +48,16 @@ class Contract final : public Kernel, Blocking {
 
     std::int64_t memory() const override {
         const Job job = {nullptr, nullptr, nullptr, nullptr, direct_left_, direct_right_, direct_out_};
-        if (shared_) return RoomSizes(*this, job, m_span_, n_span_, n_span_).all;
+        const auto room_bytes = [&](std::int64_t rows, std::int64_t columns, std::int64_t block) {
+            return bytes_of<Room>(packing(), job, rows, columns, block);
+        };
+        if (shared_) return room_bytes(m_span_, n_span_, n_span_);
         const std::int64_t rows = std::min(task_m_, m_), columns = std::min(task_n_, n_);
-        return partial_bytes() +
-               threads_for(tasks_ * splits_) * RoomSizes(*this, job, rows, columns, std::min(columns, n_block_)).all;
+        return partial_bytes() + threads_for(tasks_ * splits_) * room_bytes(rows, columns, std::min(columns, n_block_));
     }
 
   private:
-    struct Job {
-        const char* left;
-        const char* right;
-        char* out;
-        char* partial;  // where a split k leaves its partial sums; else nullptr
-        bool direct_left, direct_right, direct_out;
-    };
+    const Packing& packing() const { return *this; }
 
     // Where tiles of one task are written: rows and columns as byte offsets from `base`.
     struct Target {
@@ -99,18 +87,6 @@ class Contract final : public Kernel, Blocking {
         std::int64_t step;
     };
 
-    // A k block of one batch element, from row m0 and column n0 on.
-    struct Block {
-        const char *left, *right;  // the batch element's
-        std::int64_t m0, n0, p0, depth;
-        bool add;  // to what earlier blocks left in the output
-    };
-
-    // Rows or columns from m0 or n0 on.
-    struct Range {
-        std::int64_t from, to;
-    };
-
     // Rows or columns cut into pieces.
     struct Cuts {
         std::int64_t count, piece;
@@ -126,70 +102,6 @@ class Contract final : public Kernel, Blocking {
         return ahead;
     }
 
-    // The columns of a panel of the right side: where they lie in it and where their sums are written.
-    struct Panel {
-        Offsets right, out;
-    };
-
-    // Memory for some rows and columns: what is packed of them and the byte offsets that are walked.
-    struct Room {
-        char* left;   // panels of rows_ rows, k_block_ deep
-        char* right;  // panels of columns_ columns, k_block_ deep
-        char* sums;   // the task's outputs as the compute type, if it is buffered
-        Panel* panels;
-        Offsets* heights;  // of the output's rows, a panel of the left side each
-        std::int64_t *m_left, *m_out, *m_sums, *m_put, *n_right, *n_out, *n_sums, *k_left, *k_right;
-    };
-
-    // Its bytes; `block` columns of the right side are packed at a time.
-    struct RoomSizes {
-        std::int64_t left, right, sums, panels, heights, offsets, all;
-
-        RoomSizes(const Contract& self, const Job& job, std::int64_t rows, std::int64_t columns, std::int64_t block)
-            : left(lines(job.direct_left ? 0 : round_up(rows, self.rows_) * self.left_row())),
-              right(
-                  lines((job.direct_right ? 1 : (self.carries_ ? 2 : 1) * self.panels_in(block)) * self.right_panel())),
-              sums(lines(self.buffered_ ? self.interleaved_ * rows * columns * self.size_ : 0)),
-              panels(lines(self.panels_in(columns) * static_cast<std::int64_t>(sizeof(Panel)))),
-              heights(lines(ceil_div(rows, self.rows_) * static_cast<std::int64_t>(sizeof(Offsets)))),
-              offsets(lines((3 * rows + self.put_rows(rows) + 3 * columns + (self.listed_ + 1) * self.k_block_) *
-                            static_cast<std::int64_t>(sizeof(std::int64_t)))),
-              all(left + right + sums + panels + heights + offsets) {}
-
-        static std::int64_t lines(std::int64_t bytes) { return round_up(bytes, line_bytes); }
-    };
-
-    // Of all products that are interleaved.
-    std::int64_t put_rows(std::int64_t rows) const { return interleaved_ > 1 ? interleaved_ * rows : 0; }
-
-    // In one piece from `take_bytes`.
-    template <class Take>
-    Room room_for(const Job& job, std::int64_t rows, std::int64_t columns, std::int64_t block, Take take_bytes) const {
-        const RoomSizes sizes(*this, job, rows, columns, block);
-        char* at = take_bytes(static_cast<std::size_t>(sizes.all));
-        const auto take = [&at](std::int64_t bytes) {
-            char* taken = at;
-            at += bytes;
-            return taken;
-        };
-        Room room = {};
-        room.left = take(sizes.left);
-        room.right = take(sizes.right);
-        room.sums = take(sizes.sums);
-        room.panels = reinterpret_cast<Panel*>(take(sizes.panels));
-        room.heights = reinterpret_cast<Offsets*>(take(sizes.heights));
-        room.m_left = reinterpret_cast<std::int64_t*>(take(sizes.offsets));
-        room.m_out = room.m_left + rows;
-        room.m_sums = room.m_out + rows;
-        room.m_put = room.m_sums + rows;
-        room.n_right = room.m_put + put_rows(rows);
-        room.n_out = room.n_right + columns;
-        room.n_sums = room.n_out + columns;
-        room.k_left = room.n_sums + columns;
-        room.k_right = room.k_left + listed_ * k_block_;
-        return room;
-    }
-
     std::int64_t partial_bytes() const { return splits_ > 1 ? splits_ * batch_ * m_ * n_ * size_ : 0; }
 
     void task(const Job& job, std::int64_t index) const {
@@ -202,7 +114,7 @@ class Contract final : public Kernel, Blocking {
         const std::int64_t rows = std::min(task_m_, m_ - m0), columns = std::min(task_n_, n_ - n0);
         const std::int64_t k0 = split * split_k_, k1 = std::min(k_, k0 + split_k_);
 
-        const Room room = room_for(job, rows, columns, std::min(columns, n_block_), scratch);
+        const Room room = in_scratch<Room>(packing(), job, rows, columns, std::min(columns, n_block_));
         list_offsets(room, m0, rows, n0, columns);
         Target target = output(job, room);
         const std::int64_t together = std::min(interleaved_, b1 - b0);
@@ -282,9 +194,9 @@ class Contract final : public Kernel, Blocking {
     // The same for all tasks at once: a span of rows and columns after another, a k block of it is packed by all
     // threads, and then multiplied.
     bool run_shared(const Job& job, const Monitor& monitor) const {
-        std::optional<Workspace> memory;
-        const Room room = room_for(job, m_span_, n_span_, n_span_,
-                                   [&memory](std::size_t bytes) { return memory.emplace(bytes).data(); });
+        const Workspace workspace(static_cast<std::size_t>(bytes_of<Room>(packing(), job, m_span_, n_span_, n_span_)));
+        Arena arena(workspace.data());
+        const Room room(arena, *this, job, m_span_, n_span_, n_span_);
         const std::int64_t m_spans = ceil_div(m_, m_span_), n_spans = ceil_div(n_, n_span_);
         const std::int64_t k_blocks = ceil_div(k_, k_block_);
         const double phases = 2.0 * static_cast<double>(batch_ * m_spans * n_spans * k_blocks);
@@ -368,46 +280,6 @@ class Contract final : public Kernel, Blocking {
         return {nullptr, room.m_out, room.n_out, job.direct_out, streamed_, convert_.out, convert_.store};
     }
 
-    // The right side of the next block, whose panels are packed one after another while tiles of this one run.
-    struct NextRight {
-        Block block;
-        char* to;
-        std::int64_t panels = 0, begun = 0;
-        Carry panel = {};
-    };
-
-    // Without panels where there is no next block, or one that is not deep enough.
-    NextRight begin_carrying(const Block& next, std::int64_t columns, char* to) const {
-        const bool can = next.right != nullptr && next.depth >= carried;
-        return {next, to, can ? panels_in(columns) : 0};
-    }
-
-    // What the next tile carries; nullptr where nothing is left.
-    Carry* next_carry(const Room& room, NextRight& carrying) const {
-        Carry& carry = carrying.panel;
-        if (carry.due > 0) return &carry;
-        if (carrying.begun == carrying.panels) return nullptr;
-        const Block& block = carrying.block;
-        const Panel& panel = room.panels[carrying.begun];
-        const auto source = [&](const Panel& of) { return block.right + of.right.at[0] + block.p0 * size_; };
-        carry.columns = carry.due = panel.right.count;
-        carry.column = groups_.n.right.stride();
-        carry.groups = ceil_div(block.depth, std::int64_t{carried});
-        carry.from = source(panel);
-        carry.to = carrying.to + carrying.begun++ * right_panel();
-        // The second group begins where the last will end with the column.
-        const std::int64_t twice = carry.groups * carried - block.depth;
-        carry.group_from = carry.from - twice * size_;
-        carry.group_to = carry.to - twice * right_packed_;
-        const std::int64_t lead = std::min<std::int64_t>(carried_ahead / (carried * size_), carry.groups);
-        const Panel& next = carrying.begun < carrying.panels ? (&panel)[1] : panel;
-        carry.ahead = lead * carried * size_;
-        carry.near = carry.groups - lead;
-        carry.across = source(next) - carry.from - carry.near * carried * size_;
-        if (carry.near == 0) carry.ahead = carry.across;
-        return &carry;
-    }
-
     // Tiles of some rows and columns of a block, whose panels of the right side lie at `packed`.
     void run_tiles(const Job& job, const Room& room, const Target& target, const Block& block, const Range& rows,
                    const Range& columns, const char* packed, Ahead& ahead, NextRight& carrying) const {
@@ -432,10 +304,10 @@ class Contract final : public Kernel, Blocking {
             }
             for (std::int64_t q = 0; q < panels; ++q) {
                 const Panel& panel = first[q];
-                Side b = {packed + q * right_panel(), right_packed_};
+                Side b = {packed + q * right_panel(), right_packed()};
                 if (job.direct_right)
                     b = reads(panel.right) ? Side{block.right + panel.right.at[0] + block.p0 * right_lies_, right_lies_}
-                                           : Side{packed, right_packed_};
+                                           : Side{packed, right_packed()};
                 // All tiles of the first rows fetch the panel after theirs: other rows find it in cache.
                 const bool first_rows = right_ahead_ && i == rows.from && q + 1 < panels;
                 if (first_rows) {
@@ -460,82 +332,6 @@ class Contract final : public Kernel, Blocking {
                 const std::int64_t width = std::min(columns_, start + run - j);
                 *panel++ = {slice(room.n_right + j, width), slice(target.columns + j, width)};
             }
-    }
-
-    void pack_left(const Room& room, const Block& block, const Range& rows) const {
-        if (k_run_ > 1) return pack_left_turned(room, block, rows);
-        const Offsets along = slice(room.k_left, listed_ * block.depth);
-        if (keeps_rows_)
-            return convert_.left(room.left + rows.from * left_row(), left_row() / real_size_, block.left,
-                                 slice(room.m_left + rows.from, rows.to - rows.from), along);
-        for (std::int64_t i = rows.from; i < rows.to; i += rows_)
-            pack_panel(convert_.left, level_.expand_left, 1, room.left + i * left_row(), rows_, block.left, along,
-                       slice(room.m_left + i, std::min<std::int64_t>(rows_, rows.to - i)));
-    }
-
-    // The left side's adjacent numbers lie across runs of k: of each row, one number of each run is turned with its
-    // neighbours (`aebf,dfce->abcd` at 24 float64, 2 threads, 0.98 of the time of gathering them one by one;
-    // `aebf,fdec->abcd` float32 0.94).
-    void pack_left_turned(const Room& room, const Block& block, const Range& rows) const {
-        const Offsets run = slice(along_run_.data(), k_run_);
-        for (std::int64_t i = rows.from; i < rows.to; ++i)
-            for (std::int64_t p = 0, group; p < block.depth; p += group * k_run_) {
-                group = std::min({(block.depth - p) / k_run_, k_turn_ - (block.p0 + p) / k_run_ % k_turn_, max_turn});
-                convert_.left(room.left + i * left_row() + p * real_size_, k_run_,
-                              block.left + room.m_left[i] + room.k_left[p], slice(along_turn_.data(), group), run);
-            }
-    }
-
-    // Whether a tile reads these columns alone, and no padding that ends their last vector.
-    bool reads(const Offsets& columns) const { return tile_.masked || columns.count * parts_ % tile_.lanes == 0; }
-
-    // Of a side that is read where it lies only a last panel is packed, if a tile reads past its end.
-    void pack_right(const Job& job, const Room& room, const Block& block, char* to, const Range& columns) const {
-        if (turn_ > 1) return pack_turned(room, block, to, columns);
-        const Offsets along = slice(room.k_right, block.depth);
-        const Panel* const first = room.panels + panels_in(columns.from);
-        const std::int64_t panels = panels_in(columns.to - columns.from);
-        std::int64_t q = job.direct_right ? panels - 1 : 0;
-        if (job.direct_right && reads(first[q].right)) return;
-        if (right_adjacent_ && !job.direct_right) {
-            const std::int64_t whole = (columns.to - columns.from) / columns_;
-            convert_.right_panels(to, columns_, right_panel() / size_, columns_, block.right, along,
-                                  {room.n_right + columns.from, whole * columns_, groups_.n.right.stride()});
-            q = whole;
-        }
-        for (; q < panels; ++q) {
-            const Offsets& width = first[q].right;
-            char* panel = to + (job.direct_right ? 0 : q * right_panel());
-            // Of old numbers of another type, as which they may be denormal, some processors take a hundred times as
-            // long.
-            if (!reads(width)) std::memset(panel, 0, static_cast<std::size_t>(right_panel()));
-            pack_panel(convert_.right, level_.expand_right, 2, panel, columns_, block.right, along, width);
-        }
-    }
-
-    // The right side's adjacent elements lie across runs: at one k, the same columns of several runs are a block to be
-    // turned, whose rows go to a panel each. Packed panel by panel, each cache line would be fetched for every element.
-    // No more than a register's columns are walked at once: they may all lie in the same sets of every cache
-    // (`dbea,ec->abcd` of 40 x 40 x 40 x 40 x 40 float64, one core: 7.0 ms a panel at a time, 6.4 ms).
-    void pack_turned(const Room& room, const Block& block, char* to, const Range& columns) const {
-        const Panel* const first = room.panels + panels_in(columns.from);
-        const std::int64_t per_run = panels_of(run_), first_run = (block.n0 + columns.from) / run_;
-        const std::int64_t runs = (columns.to - columns.from) / run_;
-        if (run_ % tile_.lanes != 0 && !tile_.masked)
-            std::memset(to, 0, static_cast<std::size_t>(runs * per_run * right_panel()));
-        for (std::int64_t r = 0, group; r < runs; r += group) {
-            group = std::min({runs - r, turn_ - (first_run + r) % turn_, max_turn});
-            for (std::int64_t q = r * per_run; q < (r + 1) * per_run; ++q)
-                for (std::int64_t c = 0; c < first[q].right.count; c += tile_.lanes) {
-                    const Offsets columns = {first[q].right.at + c,
-                                             std::min<std::int64_t>(tile_.lanes, first[q].right.count - c),
-                                             first[q].right.stride};
-                    for (std::int64_t p = 0; p < block.depth; ++p)
-                        convert_.right(to + q * right_panel() + (p * columns_ + c) * size_,
-                                       per_run * right_panel() / size_, block.right + room.k_right[p],
-                                       {adjacent_.data(), group, adjacent_[1]}, columns);
-                }
-        }
     }
 
     // One tile, in place where the output allows it, else through a tile of the compute type on the stack (1000
@@ -565,24 +361,6 @@ class Contract final : public Kernel, Blocking {
         const EvenRows even(ld * size_);
         run(tile, even.at, add ? Put::add : Put::store);
         target.store(target.base, rows, columns, tile, ld);
-    }
-
-    // Packs one panel; complex numbers go through a small block that is then rewritten as real ones.
-    // `widen` is how many reals of each number the expanded row holds.
-    void pack_panel(PackFn pack, const ExpandFn (&expand)[2], std::int64_t widen, char* to, std::int64_t ld,
-                    const char* from, const Offsets& depth, const Offsets& width) const {
-        if (parts_ == 1) {
-            pack(to, ld, from, depth, width);
-            return;
-        }
-        alignas(64) char block[expand_rows * 32 * 16];
-        if (width.count < ld)
-            std::memset(block, 0, static_cast<std::size_t>(std::min(expand_rows, depth.count) * ld * size_));
-        for (std::int64_t p = 0; p < depth.count; p += expand_rows) {
-            const std::int64_t rows = std::min(expand_rows, depth.count - p);
-            pack(block, ld, from, {depth.at + p, rows, depth.stride}, width);
-            expand[acc_ == Acc::c128](to + p * 2 * ld * widen * real_size_, block, rows, ld);
-        }
     }
 
     // Adds the partial sums of a split k in order and stores them.
@@ -615,7 +393,6 @@ class Contract final : public Kernel, Blocking {
     const Rows left_packed_ =
         keeps_rows_ ? Rows{left_row(), real_size_, real_size_} : Rows{real_size_, real_size_, rows_ * real_size_};
     const std::int64_t right_lies_ = groups_.k.right.stride();
-    const std::int64_t right_packed_ = columns_ * parts_ * real_size_;
 };
 
 }  // namespace
