@@ -116,8 +116,12 @@ import einstride
 from einstride import _core
 
 einstride.set_num_threads(int(sys.argv[1]))
-subscripts, shapes, dtype, allowed = json.load(sys.stdin)
-arrays = [np.ones(shape, dtype) for shape in shapes]
+subscripts, shapes, dtype, allowed, first_byte = json.load(sys.stdin)
+arrays = []
+for shape in shapes:
+    buffer = np.empty(first_byte + np.dtype(dtype).itemsize * int(np.prod(shape)), np.uint8)
+    arrays.append(np.ndarray(shape, dtype, buffer, first_byte))
+    arrays[-1][...] = 1
 try:
     einstride.plan(subscripts, *arrays, memory=allowed)
     needed = allowed
@@ -143,12 +147,14 @@ json.dump([needed, _core.memory_peak() - before], sys.stdout)
         ("i,i,ijk,ilk->ijl", [(50_000,), (50_000,), (50_000, 3, 3), (50_000, 3, 3)], "float64", 0),
         ("ij,ij->", [(2000, 2000)] * 2, "float32", 0),
         ("ij,jk,kl->il", [(300, 400), (400, 300), (300, 200)], "float32", 400 * 200 * 4),
+        ("ij,jk->ik", [(12, 3000), (3000, 400)], "float64", 0),
     ],
 )
+@pytest.mark.parametrize("first_byte", [0, 3], ids=["aligned", "unaligned"])
 def test_what_memory_bounds_is_what_a_call_takes(
-    subscripts: str, shapes: list[tuple[int, ...]], dtype: str, intermediates: int, threads: int
+    subscripts: str, shapes: list[tuple[int, ...]], dtype: str, intermediates: int, threads: int, first_byte: int
 ) -> None:
-    given = json.dumps([subscripts, shapes, dtype, intermediates])
+    given = json.dumps([subscripts, shapes, dtype, intermediates, first_byte])
     command = [sys.executable, "-c", NEEDED, str(threads)]
     needed, taken = json.loads(
         subprocess.run(command, check=True, stdout=subprocess.PIPE, input=given, text=True).stdout

@@ -25,17 +25,8 @@ class Contract final : public Kernel, Packing {
     Contract(const std::vector<Loop>& loops, const std::vector<DType>& types) : Packing(loops, types) {}
 
     bool run(char* const* tensors, const Monitor& monitor) const override {
-        const auto aligned = [this](const char* at) {
-            return reinterpret_cast<std::uintptr_t>(at) % static_cast<std::uintptr_t>(real_size_) == 0;
-        };
         const Workspace partial(static_cast<std::size_t>(partial_bytes()));
-        const Job job = {tensors[0],
-                         tensors[1],
-                         tensors[2],
-                         partial.data(),
-                         direct_left_ && aligned(tensors[0]),
-                         direct_right_ && aligned(tensors[1]),
-                         direct_out_ && aligned(tensors[2])};
+        const Job job = {tensors[0], tensors[1], tensors[2], partial.data()};
         if (shared_) return run_shared(job, monitor);
         if (tasks_ * splits_ == 1) {
             task(job, 0);
@@ -47,16 +38,20 @@ class Contract final : public Kernel, Packing {
     }
 
     std::int64_t memory() const override {
-        const Job job = {nullptr, nullptr, nullptr, nullptr, direct_left_, direct_right_, direct_out_};
-        const auto room_bytes = [&](std::int64_t rows, std::int64_t columns, std::int64_t block) {
-            return bytes_of<Room>(packing(), job, rows, columns, block);
-        };
-        if (shared_) return room_bytes(m_span_, n_span_, n_span_);
+        if (shared_) return bytes_of<Room>(packing(), m_span_, n_span_, n_span_);
         const std::int64_t rows = std::min(task_m_, m_), columns = std::min(task_n_, n_);
-        return partial_bytes() + threads_for(tasks_ * splits_) * room_bytes(rows, columns, std::min(columns, n_block_));
+        return partial_bytes() +
+               threads_for(tasks_ * splits_) * bytes_of<Room>(packing(), rows, columns, std::min(columns, n_block_));
     }
 
   private:
+    struct Job {
+        const char* left;
+        const char* right;
+        char* out;
+        char* partial;  // where a split k leaves its partial sums; else nullptr
+    };
+
     const Packing& packing() const { return *this; }
 
     // Where tiles of one task are written: rows and columns as byte offsets from `base`.
@@ -114,9 +109,9 @@ class Contract final : public Kernel, Packing {
         const std::int64_t rows = std::min(task_m_, m_ - m0), columns = std::min(task_n_, n_ - n0);
         const std::int64_t k0 = split * split_k_, k1 = std::min(k_, k0 + split_k_);
 
-        const Room room = in_scratch<Room>(packing(), job, rows, columns, std::min(columns, n_block_));
+        const Room room = in_scratch<Room>(packing(), rows, columns, std::min(columns, n_block_));
         list_offsets(room, m0, rows, n0, columns);
-        Target target = output(job, room);
+        Target target = output(room);
         const std::int64_t together = std::min(interleaved_, b1 - b0);
         if (job.partial != nullptr || buffered_) {
             // Sums that the output cannot hold yet are kept as the compute type, row by row of each product.
@@ -171,13 +166,13 @@ class Contract final : public Kernel, Packing {
                     ahead = ahead_of(job, b, p0 + depth);
                 else if (b + 1 < batch_)  // of the next task as well, which mostly is this thread's
                     ahead = ahead_of(job, b + 1, k0);
-                if (!job.direct_left && sources_.empty()) pack_left(room, block, {0, rows});
+                if (!direct_left_ && sources_.empty()) pack_left(room, block, {0, rows});
                 NextRight carrying;
                 if (carries_) carrying = begin_carrying(after(b, block), columns, packed_next);
                 for (std::int64_t j0 = 0; j0 < columns; j0 += n_block_) {
                     const Range now = {j0, std::min(j0 + n_block_, columns)};
-                    if (!is_packed) pack_right(job, room, block, packed, now);
-                    run_tiles(job, room, target, block, {0, rows}, now, packed, ahead, carrying);
+                    if (!is_packed) pack_right(room, block, packed, now);
+                    run_tiles(room, target, block, {0, rows}, now, packed, ahead, carrying);
                 }
                 while (Carry* const carry = next_carry(room, carrying)) tile_.carry(*carry);
                 is_packed = carrying.panels > 0;
@@ -194,9 +189,9 @@ class Contract final : public Kernel, Packing {
     // The same for all tasks at once: a span of rows and columns after another, a k block of it is packed by all
     // threads, and then multiplied.
     bool run_shared(const Job& job, const Monitor& monitor) const {
-        const Workspace workspace(static_cast<std::size_t>(bytes_of<Room>(packing(), job, m_span_, n_span_, n_span_)));
+        const Workspace workspace(static_cast<std::size_t>(bytes_of<Room>(packing(), m_span_, n_span_, n_span_)));
         Arena arena(workspace.data());
-        const Room room(arena, *this, job, m_span_, n_span_, n_span_);
+        const Room room(arena, *this, m_span_, n_span_, n_span_);
         const std::int64_t m_spans = ceil_div(m_, m_span_), n_spans = ceil_div(n_, n_span_);
         const std::int64_t k_blocks = ceil_div(k_, k_block_);
         const double phases = 2.0 * static_cast<double>(batch_ * m_spans * n_spans * k_blocks);
@@ -210,9 +205,9 @@ class Contract final : public Kernel, Packing {
             const std::int64_t n0 = span / m_spans % n_spans * n_span_, m0 = span % m_spans * m_span_;
             const std::int64_t rows = std::min(m_span_, m_ - m0), columns = std::min(n_span_, n_ - n0);
             const Cuts row_cuts = {rows, task_m_}, column_cuts = {columns, task_n_};
-            const Cuts left_packs = {job.direct_left ? 0 : rows, pack_m_}, right_packs = {columns, pack_n_};
+            const Cuts left_packs = {direct_left_ ? 0 : rows, pack_m_}, right_packs = {columns, pack_n_};
             list_offsets(room, m0, rows, n0, columns);
-            Target target = output(job, room);
+            Target target = output(room);
             target.base = job.out + groups_.batch.out.at(b);
             cut_panels(room, target, rows, columns);
             for (std::int64_t p0 = 0; p0 < k_; p0 += k_block_) {
@@ -227,18 +222,18 @@ class Contract final : public Kernel, Packing {
                                      depth,
                                      p0 > 0};
                 const auto packed = [&](const Range& some) {
-                    return room.right + (job.direct_right ? 0 : panels_in(some.from) * right_panel());
+                    return room.right + (direct_right_ ? 0 : panels_in(some.from) * right_panel());
                 };
                 const auto pack = [&](std::int64_t index) {
                     if (index < left_packs.pieces()) return pack_left(room, block, left_packs[index]);
                     const Range now = right_packs[index - left_packs.pieces()];
-                    pack_right(job, room, block, packed(now), now);
+                    pack_right(room, block, packed(now), now);
                 };
                 const auto multiply = [&](std::int64_t index) {
                     Ahead ahead;
                     NextRight carrying;
                     const Range now = column_cuts[index / row_cuts.pieces()];
-                    run_tiles(job, room, target, block, row_cuts[index % row_cuts.pieces()], now, packed(now), ahead,
+                    run_tiles(room, target, block, row_cuts[index % row_cuts.pieces()], now, packed(now), ahead,
                               carrying);
                     if (streamed_) level_.fence();
                 };
@@ -276,20 +271,19 @@ class Contract final : public Kernel, Packing {
         convert_.store(job.out, slice(room.m_put, rows * products), out_columns, room.sums, columns);
     }
 
-    Target output(const Job& job, const Room& room) const {
-        return {nullptr, room.m_out, room.n_out, job.direct_out, streamed_, convert_.out, convert_.store};
+    Target output(const Room& room) const {
+        return {nullptr, room.m_out, room.n_out, native_out_, streamed_, convert_.out, convert_.store};
     }
 
     // Tiles of some rows and columns of a block, whose panels of the right side lie at `packed`.
-    void run_tiles(const Job& job, const Room& room, const Target& target, const Block& block, const Range& rows,
-                   const Range& columns, const char* packed, Ahead& ahead, NextRight& carrying) const {
+    void run_tiles(const Room& room, const Target& target, const Block& block, const Range& rows, const Range& columns,
+                   const char* packed, Ahead& ahead, NextRight& carrying) const {
         const Panel* const first = room.panels + panels_in(columns.from);
         const std::int64_t panels = panels_in(columns.to - columns.from);
         const std::int64_t depth = block.depth;
-        const std::int64_t apart = job.direct_left ? groups_.m.left.stride() : left_row();
-        const Rows& walk = job.direct_left ? left_lies_ : left_packed_;
-        const char* a =
-            job.direct_left ? block.left + block.m0 * apart + block.p0 * groups_.k.left.stride() : room.left;
+        const std::int64_t apart = direct_left_ ? groups_.m.left.stride() : left_row();
+        const Rows& walk = direct_left_ ? left_lies_ : left_packed_;
+        const char* a = direct_left_ ? block.left + block.m0 * apart + block.p0 * groups_.k.left.stride() : room.left;
         a += rows.from * apart;
         const Offsets* height = room.heights + rows.from / rows_;
         for (std::int64_t i = rows.from; i < rows.to; i += rows_, a += rows_ * apart, ++height) {
@@ -305,7 +299,7 @@ class Contract final : public Kernel, Packing {
             for (std::int64_t q = 0; q < panels; ++q) {
                 const Panel& panel = first[q];
                 Side b = {packed + q * right_panel(), right_packed()};
-                if (job.direct_right)
+                if (direct_right_)
                     b = reads(panel.right) ? Side{block.right + panel.right.at[0] + block.p0 * right_lies_, right_lies_}
                                            : Side{packed, right_packed()};
                 // All tiles of the first rows fetch the panel after theirs: other rows find it in cache.

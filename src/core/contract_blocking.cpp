@@ -146,12 +146,9 @@ Blocking::Blocking(const std::vector<Loop>& loops, const std::vector<DType>& typ
 // time while its rows share pages and m is small, up to 1.7 times as long where each row is a page of its own.
 void Blocking::choose_direct(bool native_left, bool native_right, std::int64_t right_size) {
     const bool left_lies = native_left && groups_.m.left.regular() && groups_.k.left.regular() &&
-                           groups_.batch.left.multiple_of(real_size_) && groups_.m.left.multiple_of(real_size_) &&
-                           groups_.k.left.multiple_of(real_size_) &&
                            (parts_ == 1 || k_ == 1 || groups_.k.left.stride() == size_);
     const bool right_lies = native_right && parts_ == 1 && groups_.n.right.regular() && groups_.k.right.regular() &&
-                            (n_ == 1 || groups_.n.right.stride() == size_) &&
-                            groups_.batch.right.multiple_of(real_size_) && groups_.k.right.multiple_of(real_size_);
+                            (n_ == 1 || groups_.n.right.stride() == size_);
     // A 32 KiB L1 of 8 ways keeps 8 lines that are 4096 bytes apart; of one panel none is read twice.
     const auto collides = [this](std::int64_t stride, std::int64_t count) {
         return stride != 0 && stride % 2048 == 0 && count > (stride % 4096 == 0 ? 8 : 16) && n_ > columns_;
@@ -162,8 +159,6 @@ void Blocking::choose_direct(bool native_left, bool native_right, std::int64_t r
     direct_right_ = right_lies && m_ <= (dense ? 32 : 2) * rows_;
     right_apart_ = direct_right_ && !dense;
     right_adjacent_ = parts_ == 1 && groups_.n.right.regular() && groups_.n.right.stride() == right_size;
-    direct_out_ = native_out_ && groups_.batch.out.multiple_of(real_size_) && groups_.m.out.multiple_of(real_size_) &&
-                  groups_.n.out.multiple_of(real_size_);
 }
 
 // Numbers of the left side that lie along k are packed row by row, as they lie. Complex ones are then a real matrix

@@ -57,7 +57,7 @@ class Blocking {
     std::int64_t batch_, m_, n_, k_;  // their counts
     int rows_;                        // of a panel of the left side
     std::int64_t columns_;            // numbers in a row of a panel of the right side
-    bool direct_left_, direct_right_, direct_out_;
+    bool direct_left_, direct_right_;
     bool right_apart_;                    // that is read where it lies: its rows are pages apart
     bool right_ahead_ = false;            // that is read where it lies, from memory: panels are fetched ahead
     bool right_adjacent_;                 // real numbers along n: panels are packed some at a time

@@ -18,11 +18,10 @@ constexpr std::int64_t carried_ahead = 128;
 
 }  // namespace
 
-Packing::Room::Room(Arena& arena, const Packing& self, const Job& job, std::int64_t rows, std::int64_t columns,
-                    std::int64_t block) {
+Packing::Room::Room(Arena& arena, const Packing& self, std::int64_t rows, std::int64_t columns, std::int64_t block) {
     const std::int64_t blocks = self.carries_ ? 2 : 1;
-    left = arena.take<char>(job.direct_left ? 0 : round_up(rows, self.rows_) * self.left_row());
-    right = arena.take<char>((job.direct_right ? 1 : blocks * self.panels_in(block)) * self.right_panel());
+    left = arena.take<char>(self.direct_left_ ? 0 : round_up(rows, self.rows_) * self.left_row());
+    right = arena.take<char>((self.direct_right_ ? 1 : blocks * self.panels_in(block)) * self.right_panel());
     sums = arena.take<char>(self.buffered_ ? self.interleaved_ * rows * columns * self.size_ : 0);
     panels = arena.take<Panel>(self.panels_in(columns));
     heights = arena.take<Offsets>(ceil_div(rows, self.rows_));
@@ -93,14 +92,14 @@ void Packing::pack_left_turned(const Room& room, const Block& block, const Range
 }
 
 // Of a side that is read where it lies only a last panel is packed, if a tile reads past its end.
-void Packing::pack_right(const Job& job, const Room& room, const Block& block, char* to, const Range& columns) const {
+void Packing::pack_right(const Room& room, const Block& block, char* to, const Range& columns) const {
     if (turn_ > 1) return pack_turned(room, block, to, columns);
     const Offsets along = slice(room.k_right, block.depth);
     const Panel* const first = room.panels + panels_in(columns.from);
     const std::int64_t panels = panels_in(columns.to - columns.from);
-    std::int64_t q = job.direct_right ? panels - 1 : 0;
-    if (job.direct_right && reads(first[q].right)) return;
-    if (right_adjacent_ && !job.direct_right) {
+    std::int64_t q = direct_right_ ? panels - 1 : 0;
+    if (direct_right_ && reads(first[q].right)) return;
+    if (right_adjacent_ && !direct_right_) {
         const std::int64_t whole = (columns.to - columns.from) / columns_;
         convert_.right_panels(to, columns_, right_panel() / size_, columns_, block.right, along,
                               {room.n_right + columns.from, whole * columns_, groups_.n.right.stride()});
@@ -108,7 +107,7 @@ void Packing::pack_right(const Job& job, const Room& room, const Block& block, c
     }
     for (; q < panels; ++q) {
         const Offsets& width = first[q].right;
-        char* panel = to + (job.direct_right ? 0 : q * right_panel());
+        char* panel = to + (direct_right_ ? 0 : q * right_panel());
         // Of old numbers of another type, as which they may be denormal, some processors take a hundred times as
         // long.
         if (!reads(width)) std::memset(panel, 0, static_cast<std::size_t>(right_panel()));

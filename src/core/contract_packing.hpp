@@ -13,15 +13,6 @@ class Packing : protected Blocking {
   protected:
     using Blocking::Blocking;
 
-    // The tensors of a call, and whether each may be walked where it lies.
-    struct Job {
-        const char* left;
-        const char* right;
-        char* out;
-        char* partial;  // where a split k leaves its partial sums; else nullptr
-        bool direct_left, direct_right, direct_out;
-    };
-
     // A k block of one batch element, from row m0 and column n0 on.
     struct Block {
         const char *left, *right;  // the batch element's
@@ -50,8 +41,7 @@ class Packing : protected Blocking {
         std::int64_t* m_put;  // rows of all products that are interleaved
 
         // `block` columns of the right side are packed at a time.
-        Room(Arena& arena, const Packing& self, const Job& job, std::int64_t rows, std::int64_t columns,
-             std::int64_t block);
+        Room(Arena& arena, const Packing& self, std::int64_t rows, std::int64_t columns, std::int64_t block);
     };
 
     // The right side of the next block, whose panels are packed one after another while tiles of this one run.
@@ -69,7 +59,7 @@ class Packing : protected Blocking {
     Carry* next_carry(const Room& room, NextRight& carrying) const;
 
     void pack_left(const Room& room, const Block& block, const Range& rows) const;
-    void pack_right(const Job& job, const Room& room, const Block& block, char* to, const Range& columns) const;
+    void pack_right(const Room& room, const Block& block, char* to, const Range& columns) const;
 
     // Whether a tile reads these columns alone, and no padding that ends their last vector.
     bool reads(const Offsets& columns) const { return tile_.masked || columns.count * parts_ % tile_.lanes == 0; }
