@@ -20,7 +20,7 @@ namespace einstride {
 
 namespace {
 
-class Contract final : public Kernel, Packing {
+class Contract final : public Kernel, public Packing {
   public:
     Contract(const std::vector<Loop>& loops, const std::vector<DType>& types) : Packing(loops, types) {}
 
@@ -38,10 +38,10 @@ class Contract final : public Kernel, Packing {
     }
 
     std::int64_t memory() const override {
-        if (shared_) return bytes_of<Room>(packing(), m_span_, n_span_, n_span_);
+        if (shared_) return bytes_of<Room>(*this, m_span_, n_span_, n_span_);
         const std::int64_t rows = std::min(task_m_, m_), columns = std::min(task_n_, n_);
         return partial_bytes() +
-               threads_for(tasks_ * splits_) * bytes_of<Room>(packing(), rows, columns, std::min(columns, n_block_));
+               threads_for(tasks_ * splits_) * bytes_of<Room>(*this, rows, columns, std::min(columns, n_block_));
     }
 
   private:
@@ -51,8 +51,6 @@ class Contract final : public Kernel, Packing {
         char* out;
         char* partial;  // where a split k leaves its partial sums; else nullptr
     };
-
-    const Packing& packing() const { return *this; }
 
     // Where tiles of one task are written: rows and columns as byte offsets from `base`.
     struct Target {
@@ -109,7 +107,7 @@ class Contract final : public Kernel, Packing {
         const std::int64_t rows = std::min(task_m_, m_ - m0), columns = std::min(task_n_, n_ - n0);
         const std::int64_t k0 = split * split_k_, k1 = std::min(k_, k0 + split_k_);
 
-        const Room room = in_scratch<Room>(packing(), rows, columns, std::min(columns, n_block_));
+        const Room room = in_scratch<Room>(*this, rows, columns, std::min(columns, n_block_));
         list_offsets(room, m0, rows, n0, columns);
         Target target = output(room);
         const std::int64_t together = std::min(interleaved_, b1 - b0);
@@ -189,7 +187,7 @@ class Contract final : public Kernel, Packing {
     // The same for all tasks at once: a span of rows and columns after another, a k block of it is packed by all
     // threads, and then multiplied.
     bool run_shared(const Job& job, const Monitor& monitor) const {
-        const Workspace workspace(static_cast<std::size_t>(bytes_of<Room>(packing(), m_span_, n_span_, n_span_)));
+        const Workspace workspace(static_cast<std::size_t>(bytes_of<Room>(*this, m_span_, n_span_, n_span_)));
         Arena arena(workspace.data());
         const Room room(arena, *this, m_span_, n_span_, n_span_);
         const std::int64_t m_spans = ceil_div(m_, m_span_), n_spans = ceil_div(n_, n_span_);
